@@ -1,0 +1,160 @@
+"""The one stream every front-end folds over.
+
+Law of the stream: `Progress* (Delta | ToolCallEvent)* Finish`, with exactly one `Finish`, last.
+(`Progress` may also come between deltas of other requests, never after the first delta of its own.)
+Failures are raised from the iterator; a cancelled stream ends in `Finish("cancelled")`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llm_local.errors import EngineError
+from llm_local.messages import ToolCall
+
+__all__ = [
+    "Channel",
+    "Completion",
+    "Delta",
+    "Event",
+    "Finish",
+    "FinishReason",
+    "Progress",
+    "Stage",
+    "Timings",
+    "TokenLogprob",
+    "ToolCallEvent",
+    "Usage",
+    "fold",
+]
+
+Channel = Literal["content", "reasoning"]
+FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
+Stage = Literal["queued", "downloading", "loading", "prefill"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Natural log-probability of one token under the model's own distribution, before any sampling option.
+
+    `top` holds the most likely alternatives as (token id, log-probability), best first.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stage is. Units: places (queued), bytes (downloading, loading), tokens (prefill).
+
+    `label` names what is in progress (a file name), for people.
+    """
+
+    stage: Stage
+    done: int
+    total: int | None
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of text. `token_ids` are the sampled tokens that made it; held-back text comes with a later delta."""
+
+    channel: Channel
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallEvent:
+    """The model asked for a tool."""
+
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts: what the model really saw and sampled (the end token is a sampled token)."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time went, in monotonic seconds. `first_token_s` counts from submission."""
+
+    queued_s: float = 0.0
+    load_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    first_token_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The last event of a stream."""
+
+    reason: FinishReason
+    usage: Usage
+    timings: Timings
+
+
+Event = Progress | Delta | ToolCallEvent | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole answer: the fold of one stream."""
+
+    text: str
+    reasoning: str
+    tool_calls: tuple[ToolCall, ...]
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...]
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings = field(default_factory=Timings)
+
+
+def fold(events: Iterable[Event]) -> Completion:
+    """Read a stream to its end and return the whole answer.
+
+    Raises:
+        EngineError: the stream ended without a Finish, which is a bug in whoever made it.
+    """
+    content: list[str] = []
+    reasoning: list[str] = []
+    tool_calls: list[ToolCall] = []
+    token_ids: list[int] = []
+    logprobs: list[TokenLogprob] = []
+    for event in events:
+        if isinstance(event, Delta):
+            (content if event.channel == "content" else reasoning).append(event.text)
+            token_ids.extend(event.token_ids)
+            logprobs.extend(event.logprobs)
+        elif isinstance(event, ToolCallEvent):
+            tool_calls.append(event.call)
+        elif isinstance(event, Finish):
+            return Completion(
+                text="".join(content),
+                reasoning="".join(reasoning),
+                tool_calls=tuple(tool_calls),
+                token_ids=tuple(token_ids),
+                logprobs=tuple(logprobs),
+                finish_reason=event.reason,
+                usage=event.usage,
+                timings=event.timings,
+            )
+    raise EngineError("The event stream ended without a Finish event.")

@@ -1,0 +1,171 @@
+"""How to generate: every knob, its default and its bounds, once.
+
+The default of each field is its *off* position, so `GenerationOptions()` samples from the model's own
+distribution until the end token or the end of the window.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from llm_local.errors import InvalidRequest
+
+__all__ = ["BOUNDS", "UNSET", "Bound", "GenerationOptions", "Unset", "given"]
+
+
+class Unset:
+    """The type of UNSET: "the caller said nothing", which is not the same as None."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+UNSET: Final = Unset()
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Only the entries whose value the caller really gave."""
+    return {name: value for name, value in values.items() if not isinstance(value, Unset)}
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The interval a number must lie in. `open_low` excludes the lower end itself."""
+
+    low: float
+    high: float
+    integer: bool = False
+    open_low: bool = False
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise InvalidRequest unless `value` is a finite number (an int where `integer`) inside the bound."""
+        kind: type | tuple[type, ...] = int if self.integer else (int, float)
+        good_type = isinstance(value, kind) and not isinstance(value, bool)
+        if good_type and math.isfinite(value) and self.low <= value <= self.high:
+            if not (self.open_low and value == self.low):
+                return
+        raise InvalidRequest(f"{name} is {value!r}, but must be {self}.", param=name)
+
+    def __str__(self) -> str:
+        what = "an integer" if self.integer else "a number"
+        low = f"above {self.low:g}" if self.open_low else f"from {self.low:g}"
+        return f"{what} {low} to {self.high:g}"
+
+
+BOUNDS: Final[Mapping[str, Bound]] = {
+    "max_new_tokens": Bound(1, 10_000_000, integer=True),
+    "temperature": Bound(0.0, 10.0),
+    "top_k": Bound(0, 1_000_000, integer=True),
+    "top_p": Bound(0.0, 1.0, open_low=True),
+    "min_p": Bound(0.0, 1.0),
+    "typical_p": Bound(0.0, 1.0, open_low=True),
+    "repetition_penalty": Bound(0.0, 10.0, open_low=True),
+    "presence_penalty": Bound(-2.0, 2.0),
+    "frequency_penalty": Bound(-2.0, 2.0),
+    "seed": Bound(-(2**63), 2**63 - 1, integer=True),
+    "top_logprobs": Bound(0, 20, integer=True),
+}
+
+MAX_STOP_STRINGS: Final = 16
+MAX_STOP_BYTES: Final = 256
+MAX_LOGIT_BIAS_ENTRIES: Final = 1024
+LOGIT_BIAS: Final = Bound(-100.0, 100.0)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """Sampling and stopping of one request.
+
+    - `max_new_tokens`: cap on sampled tokens; None means until the end token or the end of the window.
+    - `temperature`: 0 is greedy; `top_k` 0, `top_p` 1, `min_p` 0, `typical_p` 1 are off.
+    - `repetition_penalty`: 1 is off, over prompt and reply (Keskar et al. 2019, CTRL).
+    - `presence_penalty`, `frequency_penalty`: 0 is off, over the reply only (the OpenAI definition).
+    - `logit_bias`: token id to an amount added to its logit.
+    - `stop`: strings that end the reply and are not part of it.
+    - `seed`: makes sampling repeatable, alone or inside any batch; None draws a fresh one.
+    - `logprobs`: report the log-probability of each sampled token, and of `top_logprobs` alternatives.
+    - `constraint`: an opaque compiled constraint that masks tokens (see `constraints`), or None.
+
+    Raises:
+        InvalidRequest: a value out of its bound; `param` names the field.
+    """
+
+    max_new_tokens: int | None = None
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    logprobs: bool = False
+    top_logprobs: int = 0
+    constraint: object | None = None
+
+    def __post_init__(self) -> None:
+        for name, bound in BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None or name not in ("max_new_tokens", "seed"):
+                bound.check(name, value)
+        _check_stop(self.stop)
+        _check_logit_bias(self.logit_bias)
+        if not isinstance(self.logprobs, bool):
+            raise InvalidRequest(f"logprobs is {self.logprobs!r}, but must be true or false.", param="logprobs")
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("top_logprobs needs logprobs to be true.", param="top_logprobs")
+
+    @property
+    def greedy(self) -> bool:
+        """True when the most likely token is always taken."""
+        return self.temperature == 0
+
+    def replace(self, **changes: Any) -> GenerationOptions:
+        """A copy with some fields changed; UNSET values change nothing.
+
+        Raises:
+            InvalidRequest: unknown field or a value out of its bound.
+        """
+        changes = given(changes)
+        known = {f.name for f in dataclasses.fields(self)}
+        for name in changes:
+            if name not in known:
+                raise InvalidRequest(f"Unknown generation option {name!r}.", param=name)
+        return dataclasses.replace(self, **changes)
+
+
+def _check_stop(stop: tuple[str, ...]) -> None:
+    if not isinstance(stop, tuple) or not all(isinstance(text, str) for text in stop):
+        raise InvalidRequest("stop must be a tuple of strings.", param="stop")
+    if len(stop) > MAX_STOP_STRINGS:
+        raise InvalidRequest(f"{len(stop)} stop strings given, at most {MAX_STOP_STRINGS} allowed.", param="stop")
+    for text in stop:
+        size = len(text.encode("utf-8", "surrogatepass"))
+        if not 1 <= size <= MAX_STOP_BYTES:
+            raise InvalidRequest(
+                f"A stop string of {size} bytes is given, but it must have 1 to {MAX_STOP_BYTES}.", param="stop"
+            )
+
+
+def _check_logit_bias(logit_bias: Mapping[int, float]) -> None:
+    if len(logit_bias) > MAX_LOGIT_BIAS_ENTRIES:
+        raise InvalidRequest(
+            f"logit_bias has {len(logit_bias)} entries, at most {MAX_LOGIT_BIAS_ENTRIES} allowed.",
+            param="logit_bias",
+        )
+    for token_id, bias in logit_bias.items():
+        if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
+            raise InvalidRequest(f"logit_bias key {token_id!r} is not a token id.", param="logit_bias")
+        LOGIT_BIAS.check(f"logit_bias[{token_id}]", bias)

@@ -1,0 +1,45 @@
+"""Which model, in which form: the values that name and describe weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["DeviceName", "DtypeName", "ModelInfo", "ModelSpec", "Quantization"]
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+DtypeName = Literal["auto", "float16", "bfloat16", "float32"]
+Quantization = Literal["none"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What to load and how.
+
+    `ref` is `starter`, a directory, or `org/name` on the hub; `revision` a branch, tag or commit of it.
+    `trust_remote_code` is asked for per model, never globally.
+    """
+
+    ref: str
+    revision: str | None = None
+    dtype: DtypeName = "auto"
+    device: DeviceName = "auto"
+    quantization: Quantization = "none"
+    context_length: int | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What was loaded: facts, measured or read from the files, never guessed."""
+
+    ref: str
+    path: str
+    architecture: str
+    num_parameters: int
+    weight_bytes: int
+    dtype: str
+    device: str
+    context_length: int
+    vocab_size: int
+    has_chat_template: bool
