@@ -1,0 +1,91 @@
+"""How a terminal door ends: one table from error kind to exit code, and the one line that says why."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from llm_local.errors import LocalLLMError
+from llm_local.terminal.sanitize import sanitize_line
+
+__all__ = [
+    "BROKEN_PIPE",
+    "EXIT_CODES",
+    "INTERRUPTED",
+    "OK",
+    "RUNTIME_FAILURE",
+    "TERMINATED",
+    "USAGE",
+    "error_line",
+    "exit_code",
+]
+
+OK: Final = 0
+RUNTIME_FAILURE: Final = 1
+USAGE: Final = 2
+_NOT_FOUND: Final = 3
+_DENIED: Final = 4
+_UNREACHABLE: Final = 5
+_NO_ROOM: Final = 6
+_DAMAGED: Final = 7
+_TRY_LATER: Final = 8
+INTERRUPTED: Final = 130  # 128 + SIGINT
+BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
+TERMINATED: Final = 143  # 128 + SIGTERM
+
+EXIT_CODES: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "internal_error": RUNTIME_FAILURE,
+        "engine_error": RUNTIME_FAILURE,
+        "numerical_error": RUNTIME_FAILURE,
+        "invalid_value": USAGE,
+        "invalid_config": USAGE,
+        "context_length_exceeded": USAGE,
+        "unsupported_task": USAGE,
+        "model_not_found": _NOT_FOUND,
+        "access_denied": _DENIED,
+        "hub_unavailable": _UNREACHABLE,
+        "insufficient_storage": _NO_ROOM,
+        "insufficient_memory": _NO_ROOM,
+        "model_corrupt": _DAMAGED,
+        "unsafe_weights": _DAMAGED,
+        "busy": _TRY_LATER,
+    }
+)
+"""Error kind to exit code. A kind that is not here counts as the kind of its class (see `exit_code`)."""
+
+_STORAGE_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code a terminal door ends with after `error`.
+
+    An error whose own `kind` is finer than the table (`gated_repo`, an AccessDenied) takes the code of its
+    class. Errors that are not ours mean a bug or the machine: 6 where the disk or the memory refused, else 1.
+    """
+    if isinstance(error, LocalLLMError):
+        kinds = [error.kind, *(getattr(cls, "kind", "") for cls in type(error).__mro__)]
+        return next(EXIT_CODES[kind] for kind in kinds if kind in EXIT_CODES)
+    if isinstance(error, BrokenPipeError):
+        return BROKEN_PIPE
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS):
+        return _NO_ROOM
+    return RUNTIME_FAILURE
+
+
+def error_line(error: BaseException) -> str:
+    """`error: ...` in exactly one line without a line end, harmless on a terminal.
+
+    An error of ours is its message and its hint. Any other is a bug or the machine, so its type is named.
+    """
+    if isinstance(error, LocalLLMError):
+        return "error: " + sanitize_line(str(error))
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
+        return "error: " + sanitize_line(f"{error.strerror}{where}.")
+    text = sanitize_line(f"{type(error).__name__}: {error}").rstrip(": ")
+    return f"error: {text} (run again with --debug for the traceback)"
