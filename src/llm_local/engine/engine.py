@@ -1,0 +1,223 @@
+"""The engine: a step is schedule, run, postprocess."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from collections.abc import Sequence as SequenceOf
+from typing import Protocol
+
+import torch
+
+from llm_local.engine.kv_cache import KVBudget
+from llm_local.engine.protocol import EngineStep, PrefillStep, TokenRequest, TokenStep
+from llm_local.engine.scheduler import Scheduler
+from llm_local.engine.sequence import Chunk, Sequence, SequenceState
+from llm_local.errors import (
+    ContextLengthExceeded,
+    EngineError,
+    InsufficientMemory,
+    InvalidRequest,
+    LocalLLMError,
+)
+from llm_local.events import FinishReason
+from llm_local.sampling.sampler import Sampled, Sampler
+
+__all__ = ["BatchEngine", "Runner"]
+
+
+class Runner(Protocol):
+    """Takes chunks through the model and keeps what the model remembers of each sequence."""
+
+    budget: KVBudget
+    bytes_per_token: int
+
+    def new_state(self, expected_tokens: int) -> SequenceState:
+        """Memory for one new sequence."""
+
+    def run(self, chunks: SequenceOf[Chunk]) -> torch.Tensor:
+        """One forward pass: logits `[completing chunks, vocab]`, float32 on the CPU."""
+
+
+class BatchEngine:
+    """Continuous batching over a runner. Satisfies `protocol.Engine`; used from one thread."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        context_length: int,
+        vocab_size: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._runner = runner
+        self._context_length = context_length
+        self._vocab_size = vocab_size
+        self._clock = clock
+        self._scheduler = Scheduler(runner.budget)
+        self._sequences: dict[str, Sequence] = {}
+
+    def submit(self, request: TokenRequest) -> None:
+        """Queue a sequence; see `protocol.Engine.submit` for what is refused."""
+        max_tokens = self._check(request)
+        sequence = Sequence(
+            request,
+            self._runner.new_state(len(request.prompt_ids) + 1),
+            Sampler(request.options, request.prompt_ids, self._vocab_size),
+            max_tokens,
+        )
+        sequence.submitted_at = self._clock()
+        self._sequences[request.sequence_id] = sequence
+        self._scheduler.add(sequence)
+
+    def step(self) -> list[EngineStep]:
+        """Schedule, run, postprocess."""
+        outputs = self._end_cancelled()
+        chunks = self._scheduler.schedule()
+        if chunks:
+            now = self._clock()
+            for chunk in chunks:
+                if chunk.sequence.scheduled_at is None:
+                    chunk.sequence.scheduled_at = now
+            return outputs + self._run(chunks)
+        stuck = self._scheduler.stuck()
+        if stuck is not None:
+            outputs.append(
+                self._fail(stuck, self._out_of_memory(stuck.state.bytes_to_append(stuck.num_pending)))
+            )
+        return outputs
+
+    def cancel(self, sequence_id: str) -> None:
+        """Mark a sequence; the next step ends it. Only sets a flag, so any thread may call it."""
+        if sequence_id in self._sequences:
+            self._sequences[sequence_id].cancelled = True
+
+    def has_work(self) -> bool:
+        """True while a sequence waits or runs."""
+        return bool(self._sequences)
+
+    def stats(self) -> Mapping[str, int]:
+        """Counts now. `kv_limit_bytes` is -1 without a limit."""
+        budget = self._runner.budget
+        return {
+            "waiting": len(self._scheduler.waiting),
+            "running": len(self._scheduler.running),
+            "kv_used_bytes": budget.used_bytes,
+            "kv_limit_bytes": -1 if budget.limit_bytes is None else budget.limit_bytes,
+        }
+
+    def _check(self, request: TokenRequest) -> int:
+        """Refuse what can never run, before any compute; return the cap on prompt and reply together."""
+        prompt_ids, options = request.prompt_ids, request.options
+        if not prompt_ids:
+            raise InvalidRequest("The prompt is empty.", "Give at least one token.", param="prompt")
+        self._check_ids("prompt", prompt_ids)
+        self._check_ids("logit_bias", options.logit_bias)
+        self._check_ids("stop_token_ids", request.stop_token_ids)
+        if request.sequence_id in self._sequences:
+            raise InvalidRequest(f"Sequence id {request.sequence_id!r} is in use.", param="sequence_id")
+        num_tokens = len(prompt_ids)
+        if num_tokens >= self._context_length:
+            raise ContextLengthExceeded(
+                prompt_tokens=num_tokens, reserve=1, context_length=self._context_length
+            )
+        need_bytes = self._runner.new_state(num_tokens + 1).bytes_to_append(num_tokens)
+        limit_bytes = self._runner.budget.limit_bytes
+        if limit_bytes is not None and need_bytes > limit_bytes:
+            raise self._out_of_memory(need_bytes)
+        if options.max_new_tokens is None:
+            return self._context_length
+        return min(self._context_length, num_tokens + options.max_new_tokens)
+
+    def _check_ids(self, param: str, token_ids: Collection[int]) -> None:
+        for token_id in (min(token_ids), max(token_ids)) if token_ids else ():
+            if not 0 <= token_id < self._vocab_size:
+                raise InvalidRequest(
+                    f"Token id {token_id} lies outside the vocabulary of {self._vocab_size}.", param=param
+                )
+
+    def _out_of_memory(self, need_bytes: int) -> InsufficientMemory:
+        limit_bytes = self._runner.budget.limit_bytes or 0
+        return InsufficientMemory(
+            f"The keys and values of this sequence need {need_bytes} bytes, but {limit_bytes} are allowed.",
+            "Shorten the prompt, ask for fewer new tokens, or free memory.",
+            need_bytes=need_bytes,
+            have_bytes=limit_bytes,
+        )
+
+    def _end_cancelled(self) -> list[EngineStep]:
+        cancelled = [s for s in self._sequences.values() if s.cancelled]
+        return [self._end(sequence, finish_reason="cancelled") for sequence in cancelled]
+
+    def _run(self, chunks: list[Chunk]) -> list[EngineStep]:
+        """One forward pass; when it fails as a whole, each sequence alone, so that only the guilty ones fail."""
+        try:
+            logits = self._runner.run(chunks)
+        except BaseException as error:
+            for chunk in chunks:
+                chunk.sequence.state.truncate(chunk.sequence.num_computed)
+            if not isinstance(error, Exception):
+                raise  # Ctrl-C: nothing half-written stays behind
+            if len(chunks) == 1:
+                return [self._fail(chunks[0].sequence, error)]
+            return [output for chunk in chunks for output in self._run([chunk])]
+        return self._postprocess(chunks, logits)
+
+    def _postprocess(self, chunks: list[Chunk], logits: torch.Tensor) -> list[EngineStep]:
+        """Sample for every chunk that reached its sequence's end; report progress for the others."""
+        outputs: list[EngineStep] = []
+        rows = iter(logits)
+        for chunk in chunks:
+            sequence, completes = chunk.sequence, chunk.completes
+            sequence.num_computed += chunk.length
+            if sequence.num_completion_tokens == 0:
+                outputs.append(
+                    PrefillStep(sequence.sequence_id, sequence.num_computed, sequence.num_prompt_tokens)
+                )
+            if completes:
+                outputs.append(self._advance(sequence, next(rows)))
+        return outputs
+
+    def _advance(self, sequence: Sequence, logits: torch.Tensor) -> TokenStep:
+        """Sample one token and end the sequence when it is the last."""
+        mask = sequence.request.mask
+        try:
+            sampled = sequence.sampler.sample(logits, None if mask is None else mask.allowed())
+        except LocalLLMError as error:
+            return self._fail(sequence, error)
+        if mask is not None:
+            mask.accept(sampled.token_id)
+        if sequence.first_token_at is None:
+            sequence.first_token_at = self._clock()
+        sequence.tokens.append(sampled.token_id)
+        if sampled.token_id in sequence.request.stop_token_ids:
+            return self._end(sequence, sampled, finish_reason="stop")
+        if len(sequence.tokens) >= sequence.max_tokens:
+            return self._end(sequence, sampled, finish_reason="length")
+        return TokenStep(sequence.sequence_id, sampled.token_id, sampled.logprob)
+
+    def _fail(self, sequence: Sequence, error: Exception) -> TokenStep:
+        if not isinstance(error, LocalLLMError):
+            failure = EngineError(f"The model's forward pass failed: {error}")
+            failure.__cause__ = error
+            error = failure
+        return self._end(sequence, error=error)
+
+    def _end(
+        self,
+        sequence: Sequence,
+        sampled: Sampled | None = None,
+        *,
+        finish_reason: FinishReason | None = None,
+        error: LocalLLMError | None = None,
+    ) -> TokenStep:
+        self._scheduler.remove(sequence)
+        del self._sequences[sequence.sequence_id]
+        return TokenStep(
+            sequence.sequence_id,
+            None if sampled is None else sampled.token_id,
+            None if sampled is None else sampled.logprob,
+            finish_reason=finish_reason,
+            error=error,
+            report=sequence.report(self._clock()),
+        )

@@ -1,0 +1,107 @@
+"""The words between the engine and whoever drives it. An engine is anything that satisfies `Engine`.
+
+Thread law: an engine is used from one thread. `step()` never waits for a reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from llm_local.errors import LocalLLMError
+from llm_local.events import FinishReason, Timings, TokenLogprob, Usage
+from llm_local.options import GenerationOptions
+
+__all__ = ["Engine", "EngineStep", "PrefillStep", "SequenceReport", "TokenMask", "TokenRequest", "TokenStep"]
+
+
+class TokenMask(Protocol):
+    """A constraint at work on one sequence: which tokens may come next."""
+
+    def allowed(self) -> Sequence[bool]:
+        """One entry per vocabulary id, `[vocab]`; at least one is true."""
+
+    def accept(self, token_id: int) -> None:
+        """Advance by the token that was sampled."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """One sequence to generate. `options.stop` is text and not the engine's business: the caller cancels.
+
+    `stop_token_ids` end the sequence with finish reason "stop"; `owner` separates users' caches and shares.
+    """
+
+    sequence_id: str
+    prompt_ids: tuple[int, ...]
+    options: GenerationOptions
+    stop_token_ids: frozenset[int] = frozenset()
+    mask: TokenMask | None = None
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceReport:
+    """What a finished sequence cost."""
+
+    usage: Usage
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillStep:
+    """`done` of `total` prompt tokens have been read."""
+
+    sequence_id: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStep:
+    """One sampled token, or the end of a sequence, or both.
+
+    The last step of a sequence carries `report` and either `finish_reason` or `error`.
+    `token_id` is None when the sequence ended without sampling (cancelled, failed).
+    """
+
+    sequence_id: str
+    token_id: int | None = None
+    logprob: TokenLogprob | None = None
+    finish_reason: FinishReason | None = None
+    error: LocalLLMError | None = None
+    report: SequenceReport | None = None
+
+    @property
+    def last(self) -> bool:
+        """True for the last step of its sequence."""
+        return self.report is not None
+
+
+EngineStep = PrefillStep | TokenStep
+
+
+class Engine(Protocol):
+    """Submit sequences, step until they are done."""
+
+    def submit(self, request: TokenRequest) -> None:
+        """Queue a sequence.
+
+        Raises:
+            InvalidRequest: empty prompt, an id outside the vocabulary, or a sequence id in use.
+            ContextLengthExceeded: prompt and one new token do not fit the window.
+            InsufficientMemory: its keys and values can never fit the byte budget.
+        """
+
+    def step(self) -> list[EngineStep]:
+        """Run one iteration for all sequences and return what happened. Empty when there is no work."""
+
+    def cancel(self, sequence_id: str) -> None:
+        """Mark a sequence; the next step ends it with "cancelled" and frees its memory. Unknown ids are ignored."""
+
+    def has_work(self) -> bool:
+        """True while a sequence waits or runs."""
+
+    def stats(self) -> Mapping[str, int]:
+        """Exact counts now: sequences waiting and running, K/V bytes in use and allowed."""

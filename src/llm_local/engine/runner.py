@@ -1,0 +1,66 @@
+"""The packed forward: all scheduled tokens of all sequences in one row, through any transformers decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+from typing import Any
+
+import torch
+
+from llm_local.engine.attention import ATTENTION_NAME, Segment, register
+from llm_local.engine.kv_cache import KVBudget, SequenceKV
+from llm_local.engine.sequence import Chunk
+
+__all__ = ["PackedRunner", "kv_bytes_per_token"]
+
+
+class PackedRunner:
+    """Runs chunks of many sequences in one forward pass, without padding or masks."""
+
+    def __init__(self, model: Any, budget: KVBudget) -> None:
+        register()
+        model.set_attn_implementation(ATTENTION_NAME)
+        self._model = model
+        self._device = model.device
+        self.budget = budget
+        self.bytes_per_token = kv_bytes_per_token(model)
+
+    def new_state(self, expected_tokens: int) -> SequenceKV:
+        """Empty keys and values for one sequence."""
+        return SequenceKV(self.budget, expected_tokens, self.bytes_per_token)
+
+    def run(self, chunks: SequenceOf[Chunk]) -> torch.Tensor:
+        """One forward pass. Returns logits `[completing chunks, vocab]`, float32 on the CPU, in chunk order."""
+        token_ids: list[int] = []
+        positions: list[int] = []
+        segments: list[Segment] = []
+        last: list[int] = []
+        for chunk in chunks:
+            past = chunk.sequence.num_computed
+            state = chunk.sequence.state
+            segments.append(Segment(state, len(token_ids), chunk.length, past))  # type: ignore[arg-type]
+            token_ids += chunk.token_ids
+            positions += range(past, past + chunk.length)
+            if chunk.completes:
+                last.append(len(token_ids) - 1)
+        with torch.inference_mode():
+            output = self._model(
+                input_ids=self._row(token_ids),
+                position_ids=self._row(positions),
+                use_cache=False,
+                logits_to_keep=torch.tensor(last, dtype=torch.long, device=self._device),
+                segments=segments,
+            )
+        return output.logits[0].float().cpu()
+
+    def _row(self, values: list[int]) -> torch.Tensor:
+        return torch.tensor([values], device=self._device)  # [1, tokens]
+
+
+def kv_bytes_per_token(model: Any) -> int:
+    """Bytes of keys and values one token costs in all layers, from the model's configuration."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    itemsize: int = model.dtype.itemsize
+    return int(2 * config.num_hidden_layers * heads * head_dim * itemsize)

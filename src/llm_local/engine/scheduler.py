@@ -1,0 +1,84 @@
+"""Who runs in the next forward pass.
+
+Decodes first, one token each; then prefill, in chunks, under a token budget, first come first served.
+A sequence starts when its prompt fits the K/V byte budget. When a running one cannot grow, the youngest is
+preempted: its memory is freed and it is computed again later, with the tokens it has sampled.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from llm_local.engine.kv_cache import KVBudget
+from llm_local.engine.sequence import Chunk, Sequence
+
+__all__ = ["MAX_CHUNK_TOKENS", "MAX_STEP_TOKENS", "Scheduler"]
+
+# A long prompt never keeps running streams waiting for more than one chunk.
+MAX_CHUNK_TOKENS = 512
+MAX_STEP_TOKENS = 2048
+
+
+class Scheduler:
+    """Two lists: `waiting` in order of arrival, `running` in order of admission."""
+
+    def __init__(self, budget: KVBudget) -> None:
+        self.budget = budget
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self._preempted = False
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a new sequence."""
+        self.waiting.append(sequence)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Take a sequence out, wherever it is, and free its memory."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+        else:
+            self.waiting.remove(sequence)
+        sequence.state.free()
+
+    def schedule(self) -> list[Chunk]:
+        """The chunks of the next forward pass; empty when nothing waits or runs."""
+        chunks: list[Chunk] = []
+        promised_bytes = 0
+        for sequence in [s for s in self.running if s.num_pending == 1]:
+            if sequence not in self.running:
+                continue  # preempted by an older one in this very loop
+            if len(chunks) < MAX_STEP_TOKENS and self._make_room(sequence, promised_bytes):
+                promised_bytes += sequence.state.bytes_to_append(1)
+                chunks.append(Chunk(sequence, 1))
+        if self._preempted:
+            # what was just freed is for the older ones; starting anything now would only thrash
+            self._preempted = False
+            return chunks
+        left = min(MAX_CHUNK_TOKENS, MAX_STEP_TOKENS - len(chunks))
+        for sequence in [s for s in self.running if s.num_pending > 1] + list(self.waiting):
+            length = min(left, sequence.num_pending)
+            # a partial chunk allocates for the whole prompt, so this is asked once per prompt
+            if length == 0 or not self.budget.fits(promised_bytes + sequence.state.bytes_to_append(length)):
+                break
+            promised_bytes += sequence.state.bytes_to_append(length)
+            if sequence not in self.running:
+                self.waiting.remove(sequence)
+                self.running.append(sequence)
+            chunks.append(Chunk(sequence, length))
+            left -= length
+        return chunks
+
+    def stuck(self) -> Sequence | None:
+        """The sequence that waits although nothing else holds memory: it has outgrown the budget for good."""
+        return self.waiting[0] if self.waiting and not self.running else None
+
+    def _make_room(self, sequence: Sequence, promised_bytes: int) -> bool:
+        """Preempt the youngest until `sequence` can grow by one token. False when it had to go itself."""
+        while not self.budget.fits(promised_bytes + sequence.state.bytes_to_append(1)):
+            youngest = self.running.pop()
+            youngest.restart()
+            self.waiting.appendleft(youngest)
+            self._preempted = True
+            if youngest is sequence:
+                return False
+        return True

@@ -1,0 +1,105 @@
+"""One row in the engine: its tokens, its keys and values, its sampler, its clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from llm_local.engine.protocol import SequenceReport, TokenRequest
+from llm_local.events import Timings, Usage
+from llm_local.sampling.sampler import Sampler
+
+__all__ = ["Chunk", "Sequence", "SequenceState"]
+
+
+class SequenceState(Protocol):
+    """What the model remembers of one sequence, owned by a runner."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes held now."""
+
+    def bytes_to_append(self, num_new: int) -> int:
+        """Bytes that `num_new` more tokens will add."""
+
+    def truncate(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+
+    def free(self) -> None:
+        """Give all memory back; the sequence starts again from nothing."""
+
+
+class Sequence:
+    """A request at work. `num_computed` tokens have gone through the model; the others are scheduled next."""
+
+    def __init__(
+        self, request: TokenRequest, state: SequenceState, sampler: Sampler, max_tokens: int
+    ) -> None:
+        self.request = request
+        self.state = state
+        self.sampler = sampler
+        self.max_tokens = max_tokens
+        self.tokens: list[int] = list(request.prompt_ids)
+        self.num_computed = 0
+        self.cancelled = False
+        self.submitted_at = 0.0
+        self.scheduled_at: float | None = None
+        self.first_token_at: float | None = None
+
+    @property
+    def sequence_id(self) -> str:
+        """The caller's name for it."""
+        return self.request.sequence_id
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens the caller gave."""
+        return len(self.request.prompt_ids)
+
+    @property
+    def num_completion_tokens(self) -> int:
+        """Tokens sampled so far."""
+        return len(self.tokens) - self.num_prompt_tokens
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens that have not gone through the model: 1 while decoding, more in prefill."""
+        return len(self.tokens) - self.num_computed
+
+    def restart(self) -> None:
+        """Preempt: free the memory and compute everything again later. Sampled tokens stay."""
+        self.state.free()
+        self.num_computed = 0
+
+    def report(self, now: float) -> SequenceReport:
+        """The final account; `now` in monotonic seconds."""
+        scheduled_at = now if self.scheduled_at is None else self.scheduled_at
+        first_token_at = now if self.first_token_at is None else self.first_token_at
+        return SequenceReport(
+            usage=Usage(prompt_tokens=self.num_prompt_tokens, completion_tokens=self.num_completion_tokens),
+            timings=Timings(
+                queued_s=scheduled_at - self.submitted_at,
+                prefill_s=first_token_at - scheduled_at,
+                decode_s=now - first_token_at,
+                first_token_s=first_token_at - self.submitted_at,
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The next `length` pending tokens of a sequence, scheduled into one forward pass."""
+
+    sequence: Sequence
+    length: int
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The ids to run."""
+        start = self.sequence.num_computed
+        return self.sequence.tokens[start : start + self.length]
+
+    @property
+    def completes(self) -> bool:
+        """True when the chunk ends at the sequence's last token, whose logits give the next one."""
+        return self.length == self.sequence.num_pending

@@ -1,0 +1,128 @@
+"""One sequence's sampler: the written order, and the draw.
+
+The order, in float32:
+
+    1. logit bias                 5. top-k (temperature 0: the most likely token, lowest id on a tie, and done)
+    2. repetition penalty         6. temperature
+    3. presence, frequency        7. top-p
+    4. constraint mask            8. min-p
+                                  9. typical-p
+                                 10. one draw from the sequence's own generator
+
+Each sequence owns its random generator and draws exactly once per token, so a seed gives the same tokens
+alone and inside any batch.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from llm_local.errors import NumericalError
+from llm_local.events import TokenLogprob
+from llm_local.options import GenerationOptions
+from llm_local.sampling.filters import (
+    apply_min_p,
+    apply_temperature,
+    apply_top_k,
+    apply_top_p,
+    apply_typical_p,
+)
+from llm_local.sampling.logprobs import token_logprob
+from llm_local.sampling.penalties import (
+    apply_frequency_penalty,
+    apply_logit_bias,
+    apply_presence_penalty,
+    apply_repetition_penalty,
+)
+
+__all__ = ["Sampled", "Sampler"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A drawn token and, where asked for, its log-probability."""
+
+    token_id: int
+    logprob: TokenLogprob | None = None
+
+
+class Sampler:
+    """Draws the tokens of one sequence and remembers what penalties need."""
+
+    def __init__(self, options: GenerationOptions, prompt_ids: Sequence[int], vocab_size: int) -> None:
+        self.options = options
+        self._generator = torch.Generator()
+        seed = secrets.randbits(63) if options.seed is None else options.seed
+        self._generator.manual_seed(seed)
+        self._seen: torch.Tensor | None = None
+        self._counts: torch.Tensor | None = None
+        if options.repetition_penalty != 1.0:
+            self._seen = torch.zeros(vocab_size, dtype=torch.bool)
+            self._seen[torch.tensor(prompt_ids, dtype=torch.long)] = True
+        if options.presence_penalty or options.frequency_penalty:
+            self._counts = torch.zeros(vocab_size, dtype=torch.float32)
+
+    def sample(self, logits: torch.Tensor, allowed: Sequence[bool] | torch.Tensor | None = None) -> Sampled:
+        """Draw the next token from `logits` `[vocab]` (float32, CPU); `allowed` `[vocab]` masks the others out.
+
+        Raises:
+            NumericalError: the logits hold NaN, +infinity, or nothing finite.
+        """
+        _check_finite(logits)
+        token_id = self._draw(self._process(logits, allowed))
+        logprob = None
+        if self.options.logprobs:
+            logprob = token_logprob(logits, token_id, self.options.top_logprobs)
+        if self._seen is not None:
+            self._seen[token_id] = True
+        if self._counts is not None:
+            self._counts[token_id] += 1
+        return Sampled(token_id, logprob)
+
+    def _process(self, logits: torch.Tensor, allowed: Sequence[bool] | torch.Tensor | None) -> torch.Tensor:
+        """Steps 1 to 4: everything that is not a choice among candidates."""
+        options = self.options
+        if options.logit_bias:
+            logits = apply_logit_bias(logits, options.logit_bias)
+        if self._seen is not None:
+            logits = apply_repetition_penalty(logits, self._seen, options.repetition_penalty)
+        if self._counts is not None:
+            logits = apply_presence_penalty(logits, self._counts, options.presence_penalty)
+            logits = apply_frequency_penalty(logits, self._counts, options.frequency_penalty)
+        if allowed is not None:
+            logits = logits.masked_fill(~torch.as_tensor(allowed, dtype=torch.bool), -torch.inf)
+        return logits
+
+    def _draw(self, logits: torch.Tensor) -> int:
+        """Steps 5 to 10."""
+        options = self.options
+        if options.greedy:
+            return int(logits.argmax())
+        # the order of candidates does not depend on the temperature, so the cheap cut comes first
+        candidates, ids = apply_top_k(logits, options.top_k)
+        candidates = apply_temperature(candidates, options.temperature)
+        if options.top_p < 1:
+            candidates = apply_top_p(candidates, options.top_p)
+        if options.min_p > 0:
+            candidates = apply_min_p(candidates, options.min_p)
+        if options.typical_p < 1:
+            candidates = apply_typical_p(candidates, options.typical_p)
+        # float64, so that the cumulative sum of 150,000 small terms still ends at one
+        cumulative = candidates.double().softmax(-1).cumsum(-1)
+        point = torch.rand(1, generator=self._generator, dtype=torch.float64) * cumulative[-1]
+        index = int(torch.searchsorted(cumulative, point, right=True))
+        return int(ids[min(index, candidates.numel() - 1)])
+
+
+def _check_finite(logits: torch.Tensor) -> None:
+    # minus infinity is a legal "never", so only the maximum tells
+    highest = float(logits.max())
+    if highest != highest or highest in (float("inf"), float("-inf")):
+        raise NumericalError(
+            "The model's logits are not finite numbers.",
+            "Its weights may be damaged, or the dtype too narrow; try --dtype float32.",
+        )
