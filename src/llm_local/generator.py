@@ -1,0 +1,194 @@
+"""The generator door: text and messages in, one stream of events out.
+
+Inline: whoever iterates a stream drives the engine, so two streams opened side by side share each forward pass.
+A generator and its streams belong to one thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+from llm_local.engine.driver import InlineDriver
+from llm_local.engine.factory import make_engine
+from llm_local.engine.protocol import Engine, PrefillStep, TokenRequest, TokenStep
+from llm_local.errors import InvalidRequest
+from llm_local.events import Completion, Event, Finish, Progress, fold
+from llm_local.messages import Message, ToolDefinition
+from llm_local.model_loader import LoadedModel
+from llm_local.options import GenerationOptions
+from llm_local.text.fit import fit
+from llm_local.text.pipeline import TextPipeline
+from llm_local.text.templates import ChatTemplate, RenderedPrompt
+
+__all__ = ["EventStream", "PreparedRequest", "TextGenerator"]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """A request that is known to fit: exactly what the model will see, and how it will be sampled."""
+
+    prompt_text: str
+    prompt_ids: tuple[int, ...]
+    options: GenerationOptions
+    notices: tuple[str, ...] = ()
+
+
+class TextGenerator:
+    """Generates with one loaded model.
+
+    `defaults` apply where a call brings no options of its own. `engine` replaces the real one in tests.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        defaults: GenerationOptions | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        self._loaded = loaded
+        self._defaults = GenerationOptions() if defaults is None else defaults
+        self._driver = InlineDriver(_engine_for(loaded) if engine is None else engine)
+        self._template = ChatTemplate(loaded.tokenizer)
+        self._numbers = itertools.count(1)
+
+    def prepare_chat(
+        self,
+        messages: Sequence[Message],
+        options: GenerationOptions | None = None,
+        *,
+        tools: Sequence[ToolDefinition] = (),
+        reserve_explicit: bool = False,
+    ) -> PreparedRequest:
+        """Render a conversation with the model's chat template.
+
+        `reserve_explicit` says the caller chose `max_new_tokens`, so room for all of them must be there.
+
+        Raises:
+            InvalidRequest: the template refuses the messages.
+            ContextLengthExceeded: prompt and reserve do not fit the window.
+        """
+        return self._prepare(self._template.render(messages, tools), options, explicit=reserve_explicit)
+
+    def prepare_text(
+        self,
+        prompt: str,
+        options: GenerationOptions | None = None,
+        *,
+        reserve_explicit: bool = False,
+    ) -> PreparedRequest:
+        """Take text as it is: the ids are exactly `tokenizer(prompt)`.
+
+        Raises:
+            InvalidRequest: the prompt has no tokens.
+            ContextLengthExceeded: prompt and reserve do not fit the window.
+        """
+        rendered = RenderedPrompt(prompt, tuple(self._loaded.tokenizer(prompt).input_ids))
+        return self._prepare(rendered, options, explicit=reserve_explicit)
+
+    def stream(self, prepared: PreparedRequest) -> EventStream:
+        """Submit a prepared request; iterate the result to generate.
+
+        Raises:
+            InsufficientMemory: the sequence can never fit the memory for keys and values.
+        """
+        request = TokenRequest(
+            sequence_id=str(next(self._numbers)),
+            prompt_ids=prepared.prompt_ids,
+            options=prepared.options,
+            stop_token_ids=self._loaded.end_token_ids,
+        )
+        return EventStream(self._driver, request, TextPipeline(self._loaded.tokenizer, prepared.options.stop))
+
+    def generate_text(self, prompt: str, options: GenerationOptions | None = None) -> Completion:
+        """Continue a text, without a chat template. `Completion.text` is the continuation only."""
+        return fold(self.stream(self.prepare_text(prompt, options, reserve_explicit=options is not None)))
+
+    def generate_chat(
+        self, messages: Sequence[Message], options: GenerationOptions | None = None
+    ) -> Completion:
+        """Answer a conversation."""
+        return fold(self.generate_chat_stream(messages, options))
+
+    def generate_chat_stream(
+        self, messages: Sequence[Message], options: GenerationOptions | None = None
+    ) -> EventStream:
+        """Answer a conversation as it comes."""
+        return self.stream(self.prepare_chat(messages, options, reserve_explicit=options is not None))
+
+    def _prepare(
+        self, rendered: RenderedPrompt, options: GenerationOptions | None, *, explicit: bool
+    ) -> PreparedRequest:
+        if not rendered.token_ids:
+            raise InvalidRequest("The prompt is empty.", "Give at least one token.", param="prompt")
+        options = self._defaults if options is None else options
+        cap = fit(
+            len(rendered.token_ids),
+            options.max_new_tokens,
+            self._loaded.info.context_length,
+            explicit=explicit,
+        )
+        resolved = options.replace(max_new_tokens=cap, stop=options.stop + rendered.stops)
+        return PreparedRequest(rendered.text, rendered.token_ids, resolved, rendered.notices)
+
+
+class EventStream:
+    """Events of one request. Iterate it to the end, or `cancel()`, or `close()`; a context manager closes it."""
+
+    def __init__(self, driver: InlineDriver, request: TokenRequest, pipeline: TextPipeline) -> None:
+        driver.submit(request)
+        self._driver = driver
+        self._sequence_id = request.sequence_id
+        self._pipeline = pipeline
+        self._events = self._run()
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        return next(self._events)
+
+    def __enter__(self) -> EventStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def cancel(self) -> None:
+        """Ask for the end: the stream goes on to `Finish("cancelled")` within one step. Safe from a signal handler."""
+        self._driver.cancel(self._sequence_id)
+
+    def close(self) -> None:
+        """Stop without reading on, and free the request's memory. Harmless when repeated."""
+        self._events.close()
+        self._driver.abandon(self._sequence_id)
+
+    def _run(self) -> Generator[Event, None, None]:
+        stopped = False
+        while True:
+            step = self._driver.next_step(self._sequence_id)
+            if isinstance(step, PrefillStep):
+                yield Progress("prefill", step.done, step.total)
+                continue
+            if step.token_id is not None and not stopped:
+                yield from self._pipeline.feed(step.token_id, step.logprob)
+            if step.last:
+                yield from self._end(step, stopped)
+                return
+            if self._pipeline.stopped and not stopped:
+                stopped = True
+                self._driver.cancel(self._sequence_id)
+
+    def _end(self, step: TokenStep, stopped: bool) -> Iterator[Event]:
+        if step.error is not None:
+            raise step.error
+        yield from self._pipeline.finish()
+        reason = "stop" if stopped or self._pipeline.stopped else step.finish_reason
+        if step.report is not None and reason is not None:
+            yield Finish(reason, step.report.usage, step.report.timings)
+
+
+def _engine_for(loaded: LoadedModel) -> Engine:
+    return make_engine(loaded.model, context_length=loaded.info.context_length)

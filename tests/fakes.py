@@ -1,0 +1,102 @@
+"""Stand-ins that tests share: a tokenizer of bytes, an engine with a script, a clock that obeys."""
+
+from __future__ import annotations
+
+from collections import deque
+from types import SimpleNamespace
+
+from llm_local.engine.protocol import EngineStep, PrefillStep, SequenceReport, TokenRequest, TokenStep
+from llm_local.errors import LocalLLMError
+from llm_local.events import Timings, TokenLogprob, Usage
+
+
+class ByteTokenizer:
+    """Ids 0 to 255 are bytes; 256 is the end token. Any text round-trips, and any byte sequence decodes."""
+
+    end_token = 256
+    vocab_size = 257
+    chat_template = None
+    added_tokens_decoder = {}
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> SimpleNamespace:
+        return SimpleNamespace(input_ids=list(text.encode("utf-8")))
+
+    def decode(
+        self, token_ids, *, skip_special_tokens: bool = True, clean_up_tokenization_spaces: bool = False
+    ) -> str:
+        return bytes(i for i in token_ids if i < 256).decode("utf-8", errors="replace")
+
+
+class FakeClock:
+    """Seconds that pass only when told, or by `tick` at every look."""
+
+    def __init__(self, tick: float = 0.0) -> None:
+        self.now = 100.0
+        self.tick = tick
+
+    def __call__(self) -> float:
+        self.now += self.tick
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class ScriptedEngine:
+    """Replays token ids, one per step and sequence. `enqueue` the reply before the request comes.
+
+    A reply is a list of ids; an exception in it fails the sequence at that point. After the last id the
+    sequence ends with "stop", or with "length" when `max_new_tokens` is reached before.
+    """
+
+    def __init__(self) -> None:
+        self.replies: deque[list[int | LocalLLMError]] = deque()
+        self.requests: list[TokenRequest] = []
+        self.cancelled: list[str] = []
+        self._active: dict[str, tuple[TokenRequest, deque[int | LocalLLMError], list[int]]] = {}
+
+    def enqueue(self, reply: list[int | LocalLLMError]) -> None:
+        self.replies.append(reply)
+
+    def submit(self, request: TokenRequest) -> None:
+        self.requests.append(request)
+        self._active[request.sequence_id] = (request, deque(self.replies.popleft()), [])
+
+    def step(self) -> list[EngineStep]:
+        return [step for sequence_id in list(self._active) for step in self._step_one(sequence_id)]
+
+    def cancel(self, sequence_id: str) -> None:
+        self.cancelled.append(sequence_id)
+
+    def has_work(self) -> bool:
+        return bool(self._active)
+
+    def stats(self) -> dict[str, int]:
+        return {"waiting": 0, "running": len(self._active), "kv_used_bytes": 0, "kv_limit_bytes": -1}
+
+    def _step_one(self, sequence_id: str) -> list[EngineStep]:
+        request, script, done = self._active[sequence_id]
+        total = len(request.prompt_ids)
+        if sequence_id in self.cancelled:
+            return [self._end(sequence_id, finish_reason="cancelled")]
+        progress: list[EngineStep] = [] if done else [PrefillStep(sequence_id, total, total)]
+        if not script:
+            return [*progress, self._end(sequence_id, finish_reason="stop")]
+        item = script.popleft()
+        if isinstance(item, LocalLLMError):
+            return [*progress, self._end(sequence_id, error=item)]
+        done.append(item)
+        logprob = TokenLogprob(item, -0.5) if request.options.logprobs else None
+        reason = None
+        if item in request.stop_token_ids:
+            reason = "stop"
+        elif len(done) == request.options.max_new_tokens:
+            reason = "length"
+        if reason is None:
+            return [*progress, TokenStep(sequence_id, item, logprob)]
+        return [*progress, self._end(sequence_id, token_id=item, logprob=logprob, finish_reason=reason)]
+
+    def _end(self, sequence_id: str, **fields) -> TokenStep:
+        request, _, done = self._active.pop(sequence_id)
+        usage = Usage(prompt_tokens=len(request.prompt_ids), completion_tokens=len(done))
+        return TokenStep(sequence_id, report=SequenceReport(usage, Timings()), **fields)
