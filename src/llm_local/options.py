@@ -7,7 +7,7 @@ distribution until the end token or the end of the window.
 from __future__ import annotations
 
 import dataclasses
-import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -46,19 +46,22 @@ class Bound:
     integer: bool = False
     open_low: bool = False
 
+    def allows(self, value: Any) -> bool:
+        """True when `value` is a number (an int where `integer`) inside the bound; NaN and booleans are not."""
+        kind = int if self.integer else (int, float)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            return False
+        return bool((self.low < value if self.open_low else self.low <= value) and value <= self.high)
+
     def check(self, name: str, value: Any) -> None:
-        """Raise InvalidRequest unless `value` is a finite number (an int where `integer`) inside the bound."""
-        kind: type | tuple[type, ...] = int if self.integer else (int, float)
-        good_type = isinstance(value, kind) and not isinstance(value, bool)
-        if good_type and math.isfinite(value) and self.low <= value <= self.high:
-            if not (self.open_low and value == self.low):
-                return
-        raise InvalidRequest(f"{name} is {value!r}, but must be {self}.", param=name)
+        """Raise InvalidRequest, naming the field, unless `value` is allowed."""
+        if not self.allows(value):
+            raise InvalidRequest(f"{name} is {reprlib.repr(value)}, but must be {self}.", param=name)
 
     def __str__(self) -> str:
         what = "an integer" if self.integer else "a number"
-        low = f"above {self.low:g}" if self.open_low else f"from {self.low:g}"
-        return f"{what} {low} to {self.high:g}"
+        low, high = (f"{end}" if self.integer else f"{end:g}" for end in (self.low, self.high))
+        return f"{what} {'above' if self.open_low else 'from'} {low} to {high}"
 
 
 BOUNDS: Final[Mapping[str, Bound]] = {
@@ -123,7 +126,9 @@ class GenerationOptions:
         _check_stop(self.stop)
         _check_logit_bias(self.logit_bias)
         if not isinstance(self.logprobs, bool):
-            raise InvalidRequest(f"logprobs is {self.logprobs!r}, but must be true or false.", param="logprobs")
+            raise InvalidRequest(
+                f"logprobs is {self.logprobs!r}, but must be true or false.", param="logprobs"
+            )
         if self.top_logprobs and not self.logprobs:
             raise InvalidRequest("top_logprobs needs logprobs to be true.", param="top_logprobs")
 
@@ -150,12 +155,15 @@ def _check_stop(stop: tuple[str, ...]) -> None:
     if not isinstance(stop, tuple) or not all(isinstance(text, str) for text in stop):
         raise InvalidRequest("stop must be a tuple of strings.", param="stop")
     if len(stop) > MAX_STOP_STRINGS:
-        raise InvalidRequest(f"{len(stop)} stop strings given, at most {MAX_STOP_STRINGS} allowed.", param="stop")
+        raise InvalidRequest(
+            f"{len(stop)} stop strings given, at most {MAX_STOP_STRINGS} allowed.", param="stop"
+        )
     for text in stop:
         size = len(text.encode("utf-8", "surrogatepass"))
         if not 1 <= size <= MAX_STOP_BYTES:
             raise InvalidRequest(
-                f"A stop string of {size} bytes is given, but it must have 1 to {MAX_STOP_BYTES}.", param="stop"
+                f"A stop string of {size} bytes is given, but it must have 1 to {MAX_STOP_BYTES}.",
+                param="stop",
             )
 
 

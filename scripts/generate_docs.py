@@ -1,0 +1,32 @@
+"""Write `.env.example` and `docs/settings.md` from the declarations of the settings.
+
+./run.sh scripts/generate_docs.py            write both
+./run.sh scripts/generate_docs.py --check    write nothing; exit 1 when one is stale
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+
+from llm_local.config import env_example, settings_markdown  # noqa: E402
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check the generated pages; returns the exit status."""
+    pages = {ROOT / ".env.example": env_example(), ROOT / "docs" / "settings.md": settings_markdown()}
+    stale = [path for path, text in pages.items() if not path.exists() or path.read_text("utf-8") != text]
+    for path in stale:
+        if "--check" not in arguments:
+            path.write_text(pages[path], "utf-8")
+        print(
+            f"{path.relative_to(ROOT)}: {'stale' if '--check' in arguments else 'written'}", file=sys.stderr
+        )
+    return 1 if stale and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

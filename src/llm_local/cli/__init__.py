@@ -1,0 +1,1 @@
+"""The `llm-local` command: `main` dispatches, one module per family of verbs."""

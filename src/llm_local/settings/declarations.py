@@ -1,0 +1,177 @@
+"""Every setting, declared once: name, default, what is allowed, help, secrecy, command-line flag.
+
+The environment variable of a field is its name in capitals. A new setting is one more field here; `.env.example`,
+`docs/settings.md` and `llm-local config` follow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from llm_local.options import BOUNDS, Bound
+from llm_local.settings.kinds import DIRECTORY, HOST, NAME, SWITCH, TEXT, TOKEN, URL, Kind, choice, number
+from llm_local.specs import DeviceName, DtypeName
+
+__all__ = ["SETTINGS", "LogLevel", "Secrecy", "Setting", "Settings"]
+
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+Secrecy = Literal["public", "private", "secret"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One declaration.
+
+    - `aliases`: other environment variables that mean the same, weaker than `env` in the same place.
+    - `flag`: how the front-ends spell it, or "" where none has a flag.
+    - `secrecy`: `private` is shown only to the person who asks and never logged; `secret` is never shown.
+    """
+
+    name: str
+    default: Any
+    kind: Kind
+    help: str
+    section: str
+    flag: str = ""
+    aliases: tuple[str, ...] = ()
+    secrecy: Secrecy = "public"
+
+    @property
+    def env(self) -> str:
+        """The environment variable, which is also the key in `.env`."""
+        return self.name.upper()
+
+    def read(self, raw: object) -> Any:
+        """The typed value of `raw` (text or a typed value). None is a value only where it is the default.
+
+        Raises:
+            ValueError: not a value that is allowed.
+        """
+        if raw is None and self.default is None:
+            return None
+        return self.kind.read(raw)
+
+
+def _setting(default: Any, kind: Kind, help: str, section: str, **details: Any) -> Any:
+    metadata = {"kind": kind, "help": help, "section": section, **details}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _generation(name: str, default: Any, help: str, flag: str = "") -> Any:
+    return _setting(default, number(BOUNDS[name]), help, "Generation", flag=flag)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values alone, each with its default."""
+
+    model_id: str = _setting(
+        "Qwen/Qwen2.5-1.5B-Instruct",
+        NAME,
+        "The model: org/name on the hub, a directory, or `starter` (the tiny one that ships with llm-local).",
+        "Model",
+        flag="--model",
+    )
+    use_gpu: bool = _setting(
+        True, SWITCH, "Use a GPU when the machine has one; false means the CPU always.", "Model"
+    )
+    device_map: DeviceName = _setting(
+        "auto",
+        choice(*get_args(DeviceName)),
+        "Where the model runs; auto takes the best.",
+        "Model",
+        flag="--device",
+    )
+    torch_dtype: DtypeName = _setting(
+        "auto",
+        choice(*get_args(DtypeName)),
+        "Number format of the weights in memory; auto takes what suits the device and the model.",
+        "Model",
+        flag="--dtype",
+    )
+    context_length: int | None = _setting(
+        None,
+        number(Bound(1, 10_000_000, integer=True)),
+        "Window for prompt and reply together, in tokens; not set means what the model declares.",
+        "Model",
+        flag="--context-length",
+    )
+    system_prompt: str | None = _setting(
+        None, TEXT, "Instruction put before every conversation.", "Generation",
+        flag="--system-prompt", secrecy="private",
+    )  # fmt: skip
+    max_new_tokens: int = _generation("max_new_tokens", 512, "Longest reply, in tokens.", "--max-tokens")
+    do_sample: bool = _setting(
+        True,
+        SWITCH,
+        "false always takes the most likely token: it means temperature 0, "
+        "unless a stronger source sets TEMPERATURE.",
+        "Generation",
+    )
+    temperature: float = _generation(
+        "temperature",
+        0.7,
+        "How freely tokens are drawn; 0 always takes the most likely one.",
+        "--temperature",
+    )
+    top_p: float = _generation(
+        "top_p", 0.9, "Draw from the most likely tokens that make up this probability; 1 is off.", "--top-p"
+    )
+    top_k: int = _generation("top_k", 50, "Draw from this many most likely tokens; 0 is off.", "--top-k")
+    min_p: float = _generation(
+        "min_p", 0.0, "Drop tokens less likely than this share of the most likely one; 0 is off.", "--min-p"
+    )
+    typical_p: float = _generation(
+        "typical_p",
+        1.0,
+        "Draw from the most typical tokens that make up this probability; 1 is off.",
+        "--typical-p",
+    )
+    repetition_penalty: float = _generation(
+        "repetition_penalty",
+        1.0,
+        "Above 1 makes tokens already used less likely; 1 is off.",
+        "--repetition-penalty",
+    )
+    seed: int | None = _generation(
+        "seed", None, "Makes sampling repeatable; not set draws a fresh seed for every request.", "--seed"
+    )
+    api_host: str = _setting("127.0.0.1", HOST, "Address the API server listens on.", "Server")
+    api_port: int = _setting(
+        8000, number(Bound(1, 65535, integer=True)), "Port the API server listens on.", "Server"
+    )
+    offline: bool = _setting(
+        False,
+        SWITCH,
+        "Never contact the hub; only models already on this machine.",
+        "Hub",
+        flag="--offline",
+        aliases=("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),
+    )
+    hf_home: Path | None = _setting(
+        None, DIRECTORY, "Where downloaded models are kept; not set means ~/.cache/huggingface.", "Hub"
+    )
+    hf_endpoint: str | None = _setting(
+        None, URL, "Address of the model hub or of a mirror; not set means https://huggingface.co.", "Hub"
+    )
+    hf_token: str | None = _setting(
+        None,
+        TOKEN,
+        "Access token of the hub, for gated and private models.",
+        "Hub",
+        aliases=("HUGGING_FACE_HUB_TOKEN",),
+        secrecy="secret",
+    )
+    log_level: LogLevel = _setting(
+        "warning", choice(*get_args(LogLevel)), "Least severe log records that are shown.", "Logging"
+    )
+
+
+SETTINGS: Final[Mapping[str, Setting]] = {
+    field.name: Setting(name=field.name, default=field.default, **field.metadata)
+    for field in dataclasses.fields(Settings)
+}
