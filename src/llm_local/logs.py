@@ -21,7 +21,7 @@ from typing import Any, Final, TextIO
 __all__ = ["MASK", "configure_logging", "current_request_id", "elide", "one_line", "redact", "request_scope"]
 
 MASK: Final = "***"
-NOISY_LIBRARIES: Final = (
+_NOISY_LIBRARIES: Final = (
     "accelerate", "filelock", "hf_xet", "httpcore", "httpx", "httpx2", "huggingface_hub", "py.warnings",
     "torch", "transformers", "urllib3",
 )  # fmt: skip
@@ -148,7 +148,7 @@ def configure_logging(
     root.setLevel(level.upper())
     logging.captureWarnings(True)
     library_level = "debug" if level == "debug" else "critical" if level == "critical" else "error"
-    for name in NOISY_LIBRARIES:
+    for name in _NOISY_LIBRARIES:
         logging.getLogger(name).setLevel(library_level.upper())
     # These two set their own level on import, from the environment.
     os.environ["TRANSFORMERS_VERBOSITY"] = library_level

@@ -32,9 +32,9 @@ Source = Literal["default", "profile", ".env", "environment", "flag"]
 RANK: Final[Mapping[Source, int]] = {source: rank for rank, source in enumerate(get_args(Source))}
 ENV_NAMES: Final = {key: setting for setting in SETTINGS.values() for key in (setting.env, *setting.aliases)}
 
-MAX_ENV_FILE_BYTES: Final = 1 << 20
+_MAX_BYTES: Final = 1 << 20
 # Looser than this, `MODEL_DIR` of somebody else's program would pass for a misspelled MODEL_ID.
-LIKENESS: Final = 0.83
+_LIKENESS: Final = 0.83
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +126,11 @@ def _pick(texts: Mapping[str, str], origin_of: Callable[[str], Origin]) -> dict[
 def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_ENV_FILE_BYTES + 1)
+            content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"The settings file {path} cannot be read: {error.strerror}.") from error
-    if len(content) > MAX_ENV_FILE_BYTES:
-        raise ConfigError(f"The settings file {path} is larger than {MAX_ENV_FILE_BYTES} bytes.")
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(f"The settings file {path} is larger than {_MAX_BYTES} bytes.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -159,7 +159,7 @@ def _suspicions(key: str, place: str) -> list[str]:
     # Late: almost every `.env` has no key but ours.
     from difflib import get_close_matches
 
-    near = get_close_matches(key.upper(), ENV_NAMES, n=1, cutoff=LIKENESS)
+    near = get_close_matches(key.upper(), ENV_NAMES, n=1, cutoff=_LIKENESS)
     if near:
         return [f"{key} ({place}) is not a setting and is ignored; did you mean {near[0]}?"]
     if key.startswith("HF_"):
