@@ -2,8 +2,8 @@
 
 A model, a hub or a document can put escape sequences into its text: they recolor the screen, write the
 clipboard (OSC 52), hide links (OSC 8), or reorder what is read (bidirectional overrides). Every control
-character is therefore *shown*, as `\\x1b` or `\\u202e`, and never sent. What is left of a sequence is plain text,
-so no parser of sequences is needed and no split between two chunks can smuggle one through.
+character is therefore *shown*, as `\\x1b` or `\\u202e`, and never sent. What is left of a sequence is plain
+text, so no parser of sequences is needed and no split between two chunks can smuggle one through.
 """
 
 from __future__ import annotations

@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""Ask a language model on this machine once: `./run.sh scripts/run_once.py "Hello"`. See docs/run_once.md."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if find_spec("llm_local") is None:  # not installed: run from the checkout this script lies in
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "src"))
+
+from llm_local import __version__
+from llm_local.errors import LocalLLMError
+from llm_local.terminal.exit_codes import OK
+from llm_local.terminal.flags import FlagParser, add_request_flags, add_setting_flags
+from llm_local.terminal.signals import StopSignals
+from llm_local.terminal.streams import STDOUT, AnswerWriter, Messages, hold_standard_streams
+
+if TYPE_CHECKING:
+    from llm_local.terminal.one_shot import OneShot
+
+
+def make_parser() -> FlagParser:
+    """All flags of this script."""
+    parser = FlagParser(
+        prog="run_once.py",
+        usage="run_once.py [FLAGS] [PROMPT]",
+        description="Ask a language model on this machine once. The answer goes to stdout, all else to stderr.",
+        epilog="A setting comes from its flag, else the environment, .env, what the model's makers recommend, or "
+        "the default shown here. docs/run_once.md lists the exit codes.",
+    )
+    parser.add_argument(
+        "prompt",
+        nargs="?",
+        metavar="PROMPT",
+        help="What to ask. Piped input comes first, then a blank line, then PROMPT; - takes the input alone.",
+    )
+    model = parser.add_argument_group("model")
+    add_setting_flags(model, ("model_id", "torch_dtype", "device_map", "context_length", "offline"))
+    generation = parser.add_argument_group("generation")
+    add_setting_flags(
+        generation, ("system_prompt", "max_new_tokens", "temperature", "top_p", "top_k", "min_p")
+    )
+    add_setting_flags(generation, ("typical_p", "repetition_penalty", "seed"))
+    add_request_flags(generation)
+    generation.add_argument(
+        "--raw", action="store_true", help="Continue PROMPT as it is, without chat template."
+    )
+    output = parser.add_argument_group("output")
+    for flags, text in (
+        (("--no-stream",), "Print the answer when it is complete."),
+        (("--json",), "Print one JSON object when the answer is complete."),
+        (("--show-prompt",), "Print the exact rendered prompt and its token count on stderr."),
+        (("-v", "--verbose"), "Print token counts, timings and options on stderr."),
+        (("--debug",), "Print the traceback of an error."),
+        (("--version",), "Print the version and exit."),
+        (("-h", "--help"), "Print this help and exit."),
+    ):
+        output.add_argument(*flags, action="store_true", help=text)
+    return parser
+
+
+def main(words: list[str]) -> int:
+    """Run with the command-line `words` and return the exit code."""
+    closed = hold_standard_streams()
+    messages = Messages.on_stderr()
+    signals = StopSignals(messages)
+    signals.install()
+    answer = AnswerWriter.take_stdout()
+    try:
+        if STDOUT in closed:
+            raise LocalLLMError("stdout is closed, so the answer has nowhere to go.")
+        parser = make_parser()
+        args = parser.parse(words)
+        if args.help or args.version:
+            answer.write(parser.format_help() if args.help else f"llm-local {__version__}\n")
+            return OK
+    except Exception as error:
+        return _one_shot(answer, messages, signals).fail(
+            error, as_json="--json" in words, debug="--debug" in words
+        )
+    return _one_shot(answer, messages, signals).run(args)
+
+
+def _one_shot(answer: AnswerWriter, messages: Messages, signals: StopSignals) -> OneShot:
+    # Late: help must not wait for what only a run needs.
+    from llm_local.terminal.one_shot import OneShot
+
+    return OneShot(answer, messages, signals)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,117 @@
+"""Command-line flags, made from the declarations of the settings: same names, help and bounds everywhere."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+from llm_local.errors import InvalidRequest
+from llm_local.options import BOUNDS
+from llm_local.settings.declarations import SETTINGS
+from llm_local.settings.kinds import SWITCH, TEXT, number
+
+__all__ = ["FlagParser", "add_request_flags", "add_setting_flags", "request_options", "setting_flags"]
+
+_SHORT: Final = {"model_id": "-m", "system_prompt": "-s"}
+_REQUEST_NUMBERS: Final = {
+    "presence_penalty": "Lowers tokens that are in the reply already, once; 0 is off.",
+    "frequency_penalty": "Lowers tokens by how often they are in the reply; 0 is off.",
+}
+
+
+class FlagParser(argparse.ArgumentParser):
+    """An argument parser that raises instead of printing and exiting, and guesses nothing.
+
+    Raises (from `parse`):
+        InvalidRequest: unknown flags, several prompts, a missing or impossible value.
+    """
+
+    def __init__(self, **details: Any) -> None:
+        super().__init__(allow_abbrev=False, add_help=False, **details)
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse."""
+        raise InvalidRequest(f"{message[:1].upper()}{message[1:]}.", "See --help.")
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """The flags in `words`."""
+        parsed, rest = self.parse_known_args(words)
+        unknown = next((word for word in rest if word.startswith("-")), None)
+        if unknown is not None:
+            raise InvalidRequest(f"There is no flag {unknown}.", self._hint(unknown))
+        if rest:
+            raise InvalidRequest(
+                f"Only one prompt is taken, but {rest[0]!r} is left over.",
+                'Put the prompt in quotes: "...".',
+                param="prompt",
+            )
+        return parsed
+
+    def _hint(self, unknown: str) -> str:
+        # Late: only a typing error needs it.
+        from difflib import get_close_matches
+
+        near = get_close_matches(unknown.partition("=")[0], self._option_string_actions, n=1)
+        guess = f"Did you mean {near[0]}? " if near else ""
+        return f"{guess}See --help; a prompt that begins with a dash goes after --."
+
+
+def add_setting_flags(group: argparse._ActionsContainer, names: Iterable[str]) -> None:
+    """Add the flags of some settings. Values stay text: `load_config` reads and checks them."""
+    for name in names:
+        setting = SETTINGS[name]
+        text = setting.help.replace("`", "").replace("%", "%%")
+        strings = [*filter(None, [_SHORT.get(name)]), setting.flag]
+        if setting.kind is SWITCH:
+            group.add_argument(*strings, dest=name, action="store_const", const=True, help=text)
+            continue
+        if setting.kind is not TEXT:
+            text += f" Must be {setting.kind.allowed}."
+        if setting.default is not None:
+            text += f" Default: {setting.default}."
+        group.add_argument(*strings, dest=name, metavar=setting.flag.rpartition("-")[2].upper(), help=text)
+
+
+def setting_flags(parsed: argparse.Namespace) -> dict[str, Any]:
+    """What `load_config` takes: the flags that are settings, None where not given."""
+    return {name: value for name, value in vars(parsed).items() if name in SETTINGS}
+
+
+def add_request_flags(group: argparse._ActionsContainer) -> None:
+    """Add the generation flags that belong to one request and are no settings. Their dests are option names."""
+    for name, text in _REQUEST_NUMBERS.items():
+        flag = "--" + name.replace("_", "-")
+        group.add_argument(
+            flag,
+            type=_reader(flag, name),
+            metavar="PENALTY",
+            help=f"{text} Must be {BOUNDS[name]}. Default: 0.",
+        )
+    group.add_argument(
+        "--stop",
+        action="append",
+        metavar="TEXT",
+        help="End the reply before this text appears. Can be given several times.",
+    )
+
+
+def request_options(parsed: argparse.Namespace) -> Mapping[str, Any]:
+    """What `GenerationOptions.replace` takes: the request flags that were given."""
+    names = (*_REQUEST_NUMBERS, "stop")
+    values = {name: getattr(parsed, name) for name in names}
+    return {
+        name: tuple(value) if name == "stop" else value for name, value in values.items() if value is not None
+    }
+
+
+def _reader(flag: str, name: str) -> Callable[[str], float]:
+    kind = number(BOUNDS[name])
+
+    def read(text: str) -> float:
+        try:
+            return float(kind.read(text))
+        except ValueError:
+            raise InvalidRequest(f"{flag} is {text!r}, but must be {kind.allowed}.", param=flag) from None
+
+    return read

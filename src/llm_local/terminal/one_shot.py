@@ -1,0 +1,232 @@
+"""The one-shot run: a prompt in, an answer out, an exit code. What `scripts/run_once.py` does.
+
+Torch is imported as late as possible: only when everything that can be wrong without a model has been checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llm_local.config import Config, load_config
+from llm_local.errors import InvalidRequest, LocalLLMError
+from llm_local.events import Delta, Event, Progress, fold
+from llm_local.logs import configure_logging
+from llm_local.messages import Message
+from llm_local.options import GenerationOptions
+from llm_local.privacy import apply_privacy_defaults
+from llm_local.specs import ModelInfo
+from llm_local.terminal.exit_codes import BROKEN_PIPE, OK, error_line, exit_code
+from llm_local.terminal.flags import request_options, setting_flags
+from llm_local.terminal.piped_input import compose_prompt, decode_input, read_input
+from llm_local.terminal.progress import ProgressReporter
+from llm_local.terminal.report import RunReport, error_object
+from llm_local.terminal.sanitize import replace_surrogates
+from llm_local.terminal.signals import StopSignals
+from llm_local.terminal.streams import STDIN, AnswerWriter, Messages
+
+if TYPE_CHECKING:
+    from llm_local.generator import PreparedRequest, TextGenerator
+
+__all__ = ["OneShot", "OpenModel", "open_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModel:
+    """A model ready to answer. `notice` says in one line when it is not the one that was meant."""
+
+    generator: TextGenerator
+    info: ModelInfo
+    generation_defaults: Mapping[str, Any]
+    load_s: float
+    notice: str = ""
+
+
+def open_model(config: Config, on_progress: Callable[[Progress], None]) -> OpenModel:
+    """Find the model of `config`, download it where needed and allowed, and load it.
+
+    Raises:
+        LocalLLMError: it cannot be found, reached, read or held in memory.
+    """
+    # Late: these import torch.
+    from llm_local.generator import TextGenerator
+    from llm_local.model_loader import load_tokenizer_and_model, resolve_model
+
+    resolved = resolve_model(
+        config.model_spec(),
+        explicit=config.is_explicit("model_id"),
+        offline=config.offline,
+        on_progress=on_progress,
+    )
+    loaded = load_tokenizer_and_model(resolved.spec, path=resolved.path, on_progress=on_progress)
+    return OpenModel(
+        TextGenerator(loaded), loaded.info, loaded.generation_defaults, loaded.load_s, resolved.notice
+    )
+
+
+class OneShot:
+    """One run. Its surroundings are handed in, so that tests can stand in for them."""
+
+    def __init__(
+        self,
+        answer: AnswerWriter,
+        messages: Messages,
+        signals: StopSignals,
+        *,
+        stdin: int = STDIN,
+        opener: Callable[[Config, Callable[[Progress], None]], OpenModel] = open_model,
+    ) -> None:
+        self._answer = answer
+        self._messages = messages
+        self._signals = signals
+        self._stdin = stdin
+        self._open = opener
+        self._progress = ProgressReporter(messages)
+        self._notices: list[str] = []
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Ask once, as `args` (from `flags`) say, and return the exit code. No failure escapes."""
+        try:
+            self._repair(args)
+            config = self._settings(args)
+            return self._ask(args, config, self._read_prompt(args))
+        except Exception as error:
+            return self.fail(error, as_json=args.json, debug=args.debug)
+
+    def fail(self, error: Exception, *, as_json: bool, debug: bool) -> int:
+        """Report `error` as all failures are reported, and return the exit code."""
+        self._progress.close()
+        code = exit_code(error)
+        if code == BROKEN_PIPE:  # the reader has what it wanted
+            return code
+        try:
+            if as_json:
+                self._print_json(error_object(error))
+            elif self._answer.started:
+                self._answer.end()
+        except (OSError, LocalLLMError):
+            pass  # stdout is what failed, or it fails too: the first error is the one to tell
+        if debug:
+            self._messages.block("".join(traceback.format_exception(error)))
+        self._messages.note(error_line(error))
+        return code
+
+    def _repair(self, args: argparse.Namespace) -> None:
+        """Bytes of the command line that are not UTF-8 arrive as lone surrogates, which nothing can encode."""
+        fixed = {name: _repaired(getattr(args, name)) for name in ("prompt", "system_prompt", "stop")}
+        if any(value != getattr(args, name) for name, value in fixed.items()):
+            self._notice("The command line has bytes that are not UTF-8; they were replaced by U+FFFD.")
+        vars(args).update(fixed)
+
+    def _settings(self, args: argparse.Namespace) -> Config:
+        """Read and check all there is to set, and prepare the process for the libraries to come."""
+        config = load_config(setting_flags(args))
+        GenerationOptions().replace(**request_options(args))
+        if args.raw and config.system_prompt:
+            if config.source("system_prompt") == "flag":
+                raise InvalidRequest(
+                    "--system-prompt has no place with --raw.", "Drop one of the two.", param="system_prompt"
+                )
+            self._notice(f"SYSTEM_PROMPT (from {config.origin('system_prompt')}) is not used with --raw.")
+        apply_privacy_defaults(os.environ)
+        os.environ.update(config.hub_environment())
+        configure_logging(config.log_level, secrets=config.secrets)
+        for warning in config.warnings:
+            self._notice(warning)
+        return config
+
+    def _read_prompt(self, args: argparse.Namespace) -> str:
+        argument, piped = args.prompt, ""
+        if argument == "-" or not os.isatty(self._stdin):
+            data = read_input(
+                self._stdin,
+                on_wait=lambda: self._messages.note(
+                    "waiting for stdin to end (if nothing is piped in: </dev/null)"
+                ),
+            )
+            piped, notice = decode_input(data)
+            self._notice(notice)
+        return compose_prompt(None if argument == "-" else argument, piped, exact=args.raw)
+
+    def _ask(self, args: argparse.Namespace, config: Config, prompt: str) -> int:
+        model = self._open(config, self._progress)
+        self._progress.close()
+        self._notice(model.notice)
+        prepared = _prepare(model.generator, config.with_profile(model.generation_defaults), args, prompt)
+        for notice in prepared.notices:
+            self._notice(notice)
+        if args.show_prompt:
+            self._messages.block(f"--- prompt: {len(prepared.prompt_ids)} tokens ---\n{prepared.prompt_text}")
+            self._messages.note("--- end of prompt ---")
+        stream = model.generator.stream(prepared)
+        self._signals.on_stop = stream.cancel
+        report = RunReport(
+            fold(self._shown(stream, live=not (args.json or args.no_stream))),
+            model.info,
+            model.load_s,
+            prepared.options,
+            notices=tuple(self._notices),
+            prompt=prepared.prompt_text if args.show_prompt else None,
+        )
+        self._finish(report, args)
+        return OK if self._signals.code is None else self._signals.code
+
+    def _finish(self, report: RunReport, args: argparse.Namespace) -> None:
+        """Complete stdout first: on a terminal what follows on stderr must not land in the answer's line."""
+        if args.json:
+            self._print_json(report.to_object())
+        else:
+            if args.no_stream:
+                self._answer.write(report.completion.text)
+            if self._answer.started or report.completion.finish_reason != "cancelled":
+                self._answer.end()
+        self._signals.announce()
+        for line in (report.cut_notice, *(report.lines() if args.verbose else ())):
+            if line:
+                self._messages.note(line)
+
+    def _shown(self, stream: Iterator[Event], *, live: bool) -> Iterator[Event]:
+        """The same events, each shown as it passes."""
+        for event in stream:
+            if isinstance(event, Progress):
+                self._progress(event)
+            elif isinstance(event, Delta):
+                self._progress.close()
+                if live and event.channel == "content":
+                    self._answer.write(event.text)
+            yield event
+        self._progress.close()
+
+    def _print_json(self, value: Mapping[str, Any]) -> None:
+        self._answer.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+    def _notice(self, text: str) -> None:
+        """Tell people at once; `--json` repeats it to programs."""
+        if text:
+            self._notices.append(text)
+            self._messages.note(text)
+
+
+def _prepare(
+    generator: TextGenerator, config: Config, args: argparse.Namespace, prompt: str
+) -> PreparedRequest:
+    options = config.generation_options().replace(**request_options(args))
+    if options.seed is None and not options.greedy:
+        options = options.replace(seed=secrets.randbits(31))  # drawn here, so that the run can be repeated
+    explicit = config.is_explicit("max_new_tokens")
+    if args.raw:
+        return generator.prepare_text(prompt, options, reserve_explicit=explicit)
+    system = [Message("system", config.system_prompt)] if config.system_prompt else []
+    return generator.prepare_chat([*system, Message("user", prompt)], options, reserve_explicit=explicit)
+
+
+def _repaired(value: Any) -> Any:
+    if isinstance(value, list):
+        return [replace_surrogates(text) for text in value]
+    return None if value is None else replace_surrogates(value)

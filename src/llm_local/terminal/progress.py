@@ -1,0 +1,100 @@
+"""How far a download or a load is: one line that updates on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from llm_local.events import Progress, Stage
+from llm_local.terminal.streams import Messages
+
+__all__ = ["ProgressReporter", "format_bytes"]
+
+_VERBS: Final[dict[Stage, str]] = {
+    "queued": "waiting",
+    "downloading": "downloading",
+    "loading": "loading",
+    "prefill": "reading the prompt",
+}
+_LIVE_EVERY_S: Final = 0.1
+_PLAIN_EVERY_S: Final = 5.0
+# A stage that ends sooner is not worth a word; a download always is, because it uses the network.
+_QUIET_S: Final = 0.4
+
+
+def format_bytes(count: int) -> str:
+    """`count` in decimal units with three digits: 999 B, 1.50 kB, 12.3 MB."""
+    size, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 999.5 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    if units[0] == "B":
+        return f"{count} B"
+    digits = 2 if size < 9.995 else 1 if size < 99.95 else 0
+    return f"{size:.{digits}f} {units[0]}"
+
+
+@dataclass(slots=True)
+class _Track:
+    """What is known of the stage in progress. Times in monotonic seconds."""
+
+    stage: Stage
+    label: str
+    started_s: float
+    first_done: int
+    shown_s: float
+
+
+class ProgressReporter:
+    """A callable that takes every Progress event and decides what is worth showing."""
+
+    def __init__(self, messages: Messages, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._messages = messages
+        self._clock = clock
+        self._track: _Track | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        """Show `progress`, at once, later or not at all."""
+        now = self._clock()
+        track = self._track
+        if track is None or (track.stage, track.label) != (progress.stage, progress.label):
+            # `shown_s` in the past makes the first event of a download show at once.
+            start = now if progress.stage != "downloading" else now - _PLAIN_EVERY_S
+            track = self._track = _Track(progress.stage, progress.label, now, progress.done, start)
+        complete = progress.total is not None and progress.done >= progress.total
+        if self._messages.live:
+            wait_s = _LIVE_EVERY_S if track.shown_s != track.started_s else _QUIET_S
+        else:
+            wait_s = _PLAIN_EVERY_S
+            complete = complete and progress.stage == "downloading"
+        if now - track.shown_s >= wait_s or (complete and track.shown_s != track.started_s):
+            track.shown_s = now
+            line = _describe(progress, track, now)
+            self._messages.status(line) if self._messages.live else self._messages.note(line)
+
+    def close(self) -> None:
+        """Take the status line away."""
+        self._messages.status("")
+        self._track = None
+
+
+def _describe(progress: Progress, track: _Track, now: float) -> str:
+    what = f"{_VERBS[progress.stage]} {progress.label}".rstrip()
+    in_bytes = progress.stage in ("downloading", "loading")
+    done = format_bytes(progress.done) if in_bytes else str(progress.done)
+    if not progress.total:
+        return f"{what}: {done}"
+    total = format_bytes(progress.total) if in_bytes else str(progress.total)
+    line = f"{what}: {100 * progress.done // progress.total}% ({done} of {total})"
+    elapsed, moved = now - track.started_s, progress.done - track.first_done
+    if progress.stage == "downloading" and elapsed > 1 and moved > 0:
+        rate = moved / elapsed
+        line += f", {format_bytes(int(rate))}/s, {_format_wait((progress.total - progress.done) / rate)} left"
+    return line
+
+
+def _format_wait(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

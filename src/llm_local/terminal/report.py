@@ -1,0 +1,106 @@
+"""What a finished run has to say for itself: the `--verbose` lines and the `--json` object."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llm_local.errors import LocalLLMError
+from llm_local.events import Completion
+from llm_local.options import BOUNDS, GenerationOptions
+from llm_local.specs import ModelInfo
+
+__all__ = ["RunReport", "error_object"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """One answered prompt. `options` are those that were really used."""
+
+    completion: Completion
+    info: ModelInfo
+    load_s: float
+    options: GenerationOptions
+    notices: tuple[str, ...] = ()
+    prompt: str | None = None
+    """The rendered prompt, when it was asked for."""
+
+    @property
+    def cut_notice(self) -> str:
+        """One line when the answer ends before the model ended it, else ""."""
+        if self.completion.finish_reason != "length":
+            return ""
+        usage, window = self.completion.usage, self.info.context_length
+        if usage.total_tokens >= window:
+            reason = f": the context of {window} tokens is full."
+        else:
+            reason = "; --max-tokens raises the limit."
+        return f"The answer was cut after {usage.completion_tokens} tokens{reason}"
+
+    def lines(self) -> Sequence[str]:
+        """For people: what ran, how fast, and what is needed to run it again."""
+        usage, timings = self.completion.usage, self.completion.timings
+        speeds = _speeds(self.completion)
+        sampling = ", ".join(f"{name} {value}" for name, value in self._sampling().items())
+        return (
+            f"model: {self.info.ref} ({self.info.architecture}, {self.info.num_parameters:,} parameters), "
+            f"device {self.info.device}, dtype {self.info.dtype}, loaded in {self.load_s:.2f} s",
+            f"prompt: {usage.prompt_tokens} tokens ({usage.cached_tokens} cached), prefill "
+            f"{timings.prefill_s:.3f} s{_rate(speeds['prefill_tokens_per_s'])}",
+            f"answer: {usage.completion_tokens} tokens, decode {timings.decode_s:.3f} s"
+            f"{_rate(speeds['decode_tokens_per_s'])}, first token after {timings.first_token_s:.3f} s",
+            f"finish reason: {self.completion.finish_reason}",
+            f"options: {sampling}",
+        )
+
+    def to_object(self) -> dict[str, Any]:
+        """For programs: one JSON-ready object."""
+        usage = self.completion.usage
+        report: dict[str, Any] = {
+            "text": self.completion.text,
+            "reasoning": self.completion.reasoning,
+            "finish_reason": self.completion.finish_reason,
+            "usage": dataclasses.asdict(usage) | {"total_tokens": usage.total_tokens},
+            "timings": dataclasses.asdict(self.completion.timings)
+            | {"load_s": self.load_s}
+            | _speeds(self.completion),
+            "model": self.info.ref,
+            "device": self.info.device,
+            "dtype": self.info.dtype,
+            "seed": self.options.seed,
+            "options": self._sampling(),
+            "notices": [*self.notices, *filter(None, [self.cut_notice])],
+        }
+        if self.prompt is not None:
+            report["prompt"] = self.prompt
+        return report
+
+    def _sampling(self) -> dict[str, Any]:
+        """What a replay needs: every number, and the stop strings."""
+        return {name: getattr(self.options, name) for name in (*BOUNDS, "stop") if name != "top_logprobs"}
+
+
+def error_object(error: BaseException) -> dict[str, Any]:
+    """`{"error": {"kind", "message", "hint"}}` of any failure."""
+    if isinstance(error, LocalLLMError):
+        return {"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}
+    return {"error": {"kind": LocalLLMError.kind, "message": f"{type(error).__name__}: {error}", "hint": ""}}
+
+
+def _speeds(completion: Completion) -> dict[str, float | None]:
+    """Tokens per second. The first sampled token belongs to the prefill, so decoding made one fewer."""
+    usage, timings = completion.usage, completion.timings
+    return {
+        "prefill_tokens_per_s": _per_second(usage.prompt_tokens - usage.cached_tokens, timings.prefill_s),
+        "decode_tokens_per_s": _per_second(usage.completion_tokens - 1, timings.decode_s),
+    }
+
+
+def _per_second(count: int, seconds: float) -> float | None:
+    return round(count / seconds, 2) if count > 0 and seconds > 0 else None
+
+
+def _rate(per_second: float | None) -> str:
+    return "" if per_second is None else f" ({per_second:.1f} tok/s)"
