@@ -263,11 +263,7 @@ def check_annotated(modules: list[Module]) -> list[str]:
     found = []
     for module in modules:
         for function in functions(module):
-            bare = [
-                one.arg
-                for one in _arguments(function)
-                if one.annotation is None and one.arg not in ("self", "cls")
-            ]
+            bare = [argument.arg for argument in _parameters(function) if argument.annotation is None]
             if function.returns is None:
                 bare.append("return")
             if bare:
