@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from llm_local.config import SETTINGS
+
+SOURCE = Path(__file__).resolve().parent.parent / "src"
+
 # Libraries read some of these once, when they are imported: what they see must not be the person's own.
 _OUTSIDE = (
     "HF_HUB_OFFLINE",
@@ -25,12 +29,9 @@ for _name in _OUTSIDE:
 os.environ["HF_HOME"] = str(Path(tempfile.gettempdir()) / "llm-local-tests-have-no-hub-cache")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
-# The settings of llm-local, and what changes how a terminal program speaks.
-_SETTINGS = (
-    "MODEL_ID USE_GPU TORCH_DTYPE DEVICE_MAP MAX_NEW_TOKENS TEMPERATURE TOP_P TOP_K DO_SAMPLE API_HOST API_PORT "
-    "LOG_LEVEL MIN_P TYPICAL_P REPETITION_PENALTY SEED SYSTEM_PROMPT CONTEXT_LENGTH OFFLINE "
-    "NO_COLOR FORCE_COLOR CLICOLOR COLUMNS LINES"
-).split()
+# Every setting of llm-local under each of its names, and what changes how a terminal program speaks.
+_SETTINGS = [key for setting in SETTINGS.values() for key in (setting.name.upper(), *setting.aliases)]
+_TERMINAL = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES")
 
 
 @pytest.fixture(autouse=True)
@@ -38,13 +39,14 @@ def isolated_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh home, cache and settings for each test; returns the home."""
     home = tmp_path / "home"
     home.mkdir()
-    for name in (*_OUTSIDE, *_SETTINGS):
+    for name in (*_OUTSIDE, *_SETTINGS, *_TERMINAL):
         monkeypatch.delenv(name, raising=False)
     for name in [name for name in os.environ if name.startswith(("LLM_LOCAL_", "XDG_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
     monkeypatch.setenv("LLM_LOCAL_HOME", str(home / "llm-local"))
+    monkeypatch.setenv("PYTHONPATH", str(SOURCE))  # for what a test starts, where the package is not installed
     return home
 
 

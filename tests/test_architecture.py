@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -232,7 +231,6 @@ def _loaded_heavy_libraries(code: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", f"import atexit\n@atexit.register\ndef report(): {report}\n{code}"],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
         timeout=60,
