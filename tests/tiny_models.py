@@ -1,0 +1,91 @@
+"""Tiny random models of real architectures, different enough from each other and from nothing."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+# Operators this small run slower on two threads than on one.
+torch.set_num_threads(1)
+
+VOCAB_SIZE = 199
+CONTEXT_LENGTH = 1024
+END_TOKEN = 2
+
+_COMMON = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": CONTEXT_LENGTH,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": END_TOKEN,
+    "pad_token_id": 0,
+}
+
+# What an architecture needs beside the common shape. Windows are shorter than the prompts of the tests.
+ARCHITECTURES = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {"head_dim": 32},
+    "mistral": {"sliding_window": 16},
+    "gemma2": {
+        "head_dim": 16,
+        "sliding_window": 16,
+        "attn_logit_softcapping": 5.0,
+        "query_pre_attn_scalar": 16,
+    },
+    "phi3": {},
+    "gpt2": {
+        "n_embd": 64,
+        "n_layer": 3,
+        "n_head": 4,
+        "n_positions": CONTEXT_LENGTH,
+        "num_key_value_heads": None,
+    },
+}
+
+
+@functools.cache
+def tiny_model(model_type: str):
+    """The architecture in float32 with its plain attention, always the same weights. Do not modify it."""
+    torch.manual_seed(20)
+    model = AutoModelForCausalLM.from_config(tiny_config(model_type)).float().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # matrices wide enough that every token matters, norms and biases near but not at their rest values
+            parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim > 1 else 0.1))
+    return model.requires_grad_(False)
+
+
+def tiny_config(model_type: str):
+    """Its configuration."""
+    shape = {**_COMMON, **ARCHITECTURES[model_type]}
+    return AutoConfig.for_model(
+        model_type, **{key: value for key, value in shape.items() if value is not None}
+    )
+
+
+def random_prompt(length: int, seed: int = 0) -> tuple[int, ...]:
+    """Ids without the special ones."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randint(3, VOCAB_SIZE, (length,), generator=generator).tolist())
+
+
+def reference_ids(model, prompt_ids, max_new_tokens: int) -> list[int]:
+    """Greedy ids of transformers' own `generate`, with the model's plain attention."""
+    implementation = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        ids = torch.tensor([prompt_ids])
+        output = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, do_sample=False
+        )
+    finally:
+        model.set_attn_implementation(implementation)
+    return output[0, len(prompt_ids) :].tolist()
