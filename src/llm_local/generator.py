@@ -7,6 +7,7 @@ A generator and its streams belong to one thread.
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -135,7 +136,10 @@ class TextGenerator:
 
 
 class EventStream:
-    """Events of one request. Iterate it to the end, or `cancel()`, or `close()`; a context manager closes it."""
+    """Events of one request. Iterate it to the end, or `cancel()`, or `close()`; a context manager closes it.
+
+    A stream that is forgotten half-way is cancelled when it is collected.
+    """
 
     def __init__(self, driver: InlineDriver, request: TokenRequest, pipeline: TextPipeline) -> None:
         driver.submit(request)
@@ -143,6 +147,7 @@ class EventStream:
         self._sequence_id = request.sequence_id
         self._pipeline = pipeline
         self._events = self._run()
+        weakref.finalize(self, driver.forget, request.sequence_id)
 
     def __iter__(self) -> Iterator[Event]:
         return self

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -71,7 +71,7 @@ def ragged_attention(
         raise EngineError(f"{type(module).__name__} does not support the packed forward.")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     shape = _Shape(scale, sliding_window, softcap, s_aux)
-    layer = int(module.layer_idx)
+    layer = cast(int, module.layer_idx)
     outputs = []
     for segment in segments:
         here = slice(segment.offset, segment.offset + segment.length)

@@ -41,9 +41,13 @@ class InlineDriver:
     def abandon(self, sequence_id: str) -> None:
         """End a sequence nobody reads any more and free its memory now. Unknown ids are ignored."""
         if sequence_id in self._mailboxes:
-            del self._mailboxes[sequence_id]
-            self.engine.cancel(sequence_id)
+            self.forget(sequence_id)
             self._step()
+
+    def forget(self, sequence_id: str) -> None:
+        """Like `abandon`, but its memory comes back at the next step: safe inside a finalizer."""
+        if self._mailboxes.pop(sequence_id, None) is not None:
+            self.engine.cancel(sequence_id)
 
     def _step(self) -> None:
         for step in self.engine.step():

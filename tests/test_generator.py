@@ -1,0 +1,166 @@
+"""From messages to events: one path for all, and the stream's laws."""
+
+from __future__ import annotations
+
+import gc
+from types import SimpleNamespace
+
+import pytest
+
+from fakes import ByteTokenizer, ScriptedEngine
+from llm_local.errors import ContextLengthExceeded, InvalidRequest, NumericalError
+from llm_local.events import Delta, Finish, Progress, fold
+from llm_local.generator import TextGenerator
+from llm_local.messages import Message
+from llm_local.options import GenerationOptions
+
+END = ByteTokenizer.end_token
+HELLO = [Message("user", "Hello")]
+
+
+def byte_ids(text):
+    return list(text.encode())
+
+
+def make_generator(*replies, context_length=256, defaults=None):
+    engine = ScriptedEngine()
+    for reply in replies:
+        engine.enqueue(reply)
+    loaded = SimpleNamespace(
+        tokenizer=ByteTokenizer(),
+        info=SimpleNamespace(context_length=context_length),
+        end_token_ids=frozenset({END}),
+    )
+    return TextGenerator(loaded, defaults=defaults, engine=engine), engine
+
+
+def test_the_stream_has_its_shape_and_folds_to_the_whole():
+    """Progress* Delta* Finish; joined deltas are the text, joined ids are all sampled ids."""
+    ids = [*byte_ids("héllo ✓"), END]
+    generator, _ = make_generator(ids, ids)
+    events = list(generator.generate_chat_stream(HELLO))
+    kinds = [type(event) for event in events]
+    assert kinds == sorted(kinds, key=[Progress, Delta, Finish].index)
+    assert kinds.count(Finish) == 1
+    completion = generator.generate_chat(HELLO)
+    assert completion.text == "héllo ✓" == fold(events).text
+    assert completion.token_ids == tuple(ids)
+    assert completion.finish_reason == "stop"
+    assert completion.usage.completion_tokens == len(ids)
+
+
+def test_text_goes_to_the_model_as_it_is():
+    generator, engine = make_generator(byte_ids("x"))
+    completion = generator.generate_text("a <b>\n")
+    assert engine.requests[0].prompt_ids == tuple(byte_ids("a <b>\n"))
+    assert completion.text == "x"
+
+
+def test_a_stop_string_ends_the_reply_and_is_not_part_of_it():
+    """Also when tokens split it; what was sampled is counted, what comes after is not generated."""
+    generator, engine = make_generator(byte_ids("one STOP two"))
+    completion = generator.generate_chat(HELLO, GenerationOptions(stop=("STOP",)))
+    assert completion.text == "one "
+    assert completion.finish_reason == "stop"
+    assert completion.usage.completion_tokens == len("one STOP") == len(completion.token_ids)
+    assert not engine.has_work()
+
+
+def test_the_fallback_transcript_brings_its_own_stop():
+    generator, engine = make_generator(byte_ids(" Hi!\nUser: and so on"))
+    prepared = generator.prepare_chat(HELLO)
+    assert prepared.prompt_text == "User: Hello\nAssistant:"
+    assert prepared.notices
+    assert fold(generator.stream(prepared)).text == " Hi!"
+
+
+def test_cancel_ends_in_cancelled_and_keeps_what_was_said():
+    generator, engine = make_generator(byte_ids("abcdefgh"))
+    stream = generator.generate_chat_stream(HELLO)
+    events = []
+    for event in stream:
+        events.append(event)
+        if isinstance(event, Delta) and event.text == "c":
+            stream.cancel()
+    assert fold(events).text == "abc"
+    assert events[-1].reason == "cancelled"
+    assert not engine.has_work()
+
+
+@pytest.mark.parametrize("read", [0, 1, 3])
+def test_a_stream_nobody_reads_frees_its_sequence(read):
+    """Closed, left by its context manager, or forgotten: the engine has no work left."""
+    for leave in ("close", "context", "forget"):
+        generator, engine = make_generator(byte_ids("abcdefgh"))
+        stream = generator.generate_chat_stream(HELLO)
+        for _ in range(read):
+            next(stream)
+        if leave == "close":
+            stream.close()
+            stream.close()
+        elif leave == "context":
+            with stream:
+                pass
+        else:
+            del stream
+            gc.collect()
+            engine.step()
+        assert not engine.has_work(), leave
+
+
+def test_two_streams_read_in_turns_each_get_their_own():
+    generator, engine = make_generator(byte_ids("first"), byte_ids("second"))
+    one, two = generator.generate_chat_stream(HELLO), generator.generate_chat_stream(HELLO)
+    assert engine.stats()["running"] == 2
+    assert fold(two).text == "second"
+    assert fold(one).text == "first"
+
+
+def test_a_failure_is_raised_from_the_iterator_after_what_came_before():
+    generator, engine = make_generator([*byte_ids("ab"), NumericalError("not a number")])
+    seen = []
+    with pytest.raises(NumericalError):
+        for event in generator.generate_chat_stream(HELLO):
+            seen.append(event)
+    assert [event.text for event in seen if isinstance(event, Delta)] == ["a", "b"]
+    assert not engine.has_work()
+
+
+def test_logprobs_come_with_the_deltas():
+    generator, _ = make_generator(byte_ids("hé"))
+    completion = generator.generate_chat(HELLO, GenerationOptions(logprobs=True))
+    assert [entry.token_id for entry in completion.logprobs] == byte_ids("hé")
+
+
+def test_defaults_apply_only_without_options():
+    generator, engine = make_generator(
+        byte_ids("abcdef"), byte_ids("abcdef"), defaults=GenerationOptions(max_new_tokens=2)
+    )
+    assert generator.generate_chat(HELLO).text == "ab"
+    assert generator.generate_chat(HELLO, GenerationOptions(max_new_tokens=4)).text == "abcd"
+
+
+def test_a_prompt_that_does_not_fit_is_refused_with_the_three_numbers():
+    generator, engine = make_generator(context_length=100)
+    with pytest.raises(ContextLengthExceeded) as caught:
+        generator.prepare_text("x" * 90, GenerationOptions(max_new_tokens=11), reserve_explicit=True)
+    error = caught.value
+    assert (error.prompt_tokens, error.reserve, error.context_length) == (90, 11, 100)
+    for number in ("90", "11", "100"):
+        assert number in str(error)
+    assert not engine.requests
+
+
+def test_a_default_cap_shrinks_to_the_window_and_an_explicit_one_does_not():
+    generator, _ = make_generator(context_length=100)
+    options = GenerationOptions(max_new_tokens=50)
+    assert generator.prepare_text("x" * 70, options).options.max_new_tokens == 30
+    with pytest.raises(ContextLengthExceeded):
+        generator.prepare_text("x" * 70, options, reserve_explicit=True)
+
+
+@pytest.mark.parametrize("prepare", ["text", "chat"])
+def test_nothing_to_answer_is_an_invalid_request(prepare):
+    generator, _ = make_generator()
+    with pytest.raises(InvalidRequest):
+        generator.prepare_text("") if prepare == "text" else generator.prepare_chat([])
