@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,13 +38,12 @@ def format_bytes(count: int) -> str:
 
 @dataclass(slots=True)
 class _Track:
-    """What is known of the stage in progress. Times in monotonic seconds."""
+    """What is known of one thing in progress. Times in monotonic seconds; `due_s` is when to speak next."""
 
-    stage: Stage
-    label: str
     started_s: float
     first_done: int
-    shown_s: float
+    due_s: float
+    shown: bool = False
 
 
 class ProgressReporter:
@@ -52,31 +52,32 @@ class ProgressReporter:
     def __init__(self, messages: Messages, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._messages = messages
         self._clock = clock
-        self._track: _Track | None = None
+        self._tracks: dict[tuple[Stage, str], _Track] = {}  # files may be fetched side by side
 
     def __call__(self, progress: Progress) -> None:
         """Show `progress`, at once, later or not at all."""
         now = self._clock()
-        track = self._track
-        if track is None or (track.stage, track.label) != (progress.stage, progress.label):
-            # `shown_s` in the past makes the first event of a download show at once.
-            start = now if progress.stage != "downloading" else now - _PLAIN_EVERY_S
-            track = self._track = _Track(progress.stage, progress.label, now, progress.done, start)
+        live = self._messages.live
+        key = (progress.stage, progress.label)
+        if key not in self._tracks:
+            quiet_s = 0.0 if progress.stage == "downloading" else _QUIET_S if live else _PLAIN_EVERY_S
+            self._tracks[key] = _Track(now, progress.done, now + quiet_s)
+        track = self._tracks[key]
         complete = progress.total is not None and progress.done >= progress.total
-        if self._messages.live:
-            wait_s = _LIVE_EVERY_S if track.shown_s != track.started_s else _QUIET_S
+        if now < track.due_s and not (complete and track.shown and track.due_s < math.inf):
+            return
+        track.shown = True
+        track.due_s = math.inf if complete else now + (_LIVE_EVERY_S if live else _PLAIN_EVERY_S)
+        line = _describe(progress, track, now)
+        if live:
+            self._messages.status(line)
         else:
-            wait_s = _PLAIN_EVERY_S
-            complete = complete and progress.stage == "downloading"
-        if now - track.shown_s >= wait_s or (complete and track.shown_s != track.started_s):
-            track.shown_s = now
-            line = _describe(progress, track, now)
-            self._messages.status(line) if self._messages.live else self._messages.note(line)
+            self._messages.note(line)
 
     def close(self) -> None:
         """Take the status line away."""
         self._messages.status("")
-        self._track = None
+        self._tracks.clear()
 
 
 def _describe(progress: Progress, track: _Track, now: float) -> str:
