@@ -33,11 +33,13 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u206
 _SECRETS: Final = (
     (re.compile(r"\bhf_[A-Za-z0-9]{6,}"), MASK),
     (re.compile(r"\bsk-[\w-]{8,}"), MASK),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), rf"\1 {MASK}"),
+    # After the name of a header any value is secret; elsewhere "basic" and "bearer" are also plain words.
+    (re.compile(r"(?i)\b(authorization\W{1,4})(?:(?:bearer|basic)\s+)?[\w.~+/=-]+"), rf"\1{MASK}"),
+    (re.compile(r"\b((?i:bearer|basic))\s+(?=\S*[\dA-Z])[\w.~+/=-]{8,}"), rf"\1 {MASK}"),
     (
         re.compile(
-            r"(?i)\b((?:hf_|access_|refresh_|auth_)?token|(?:x-)?api[-_]?key|password|passwd|secret|authorization)"
-            r"(\"?'?\s*[=:]\s*)(?!\d+\b)(?!(?:bearer|basic)\b)[\"']?[^\s\"',;&]+"
+            r"(?i)\b((?:hf_|access_|refresh_|auth_)?token|(?:x-)?api[-_]?key|password|passwd|secret)"
+            r"(\"?'?\s*[=:]\s*)(?!\d+\b)[\"']?[^\s\"',;&]+"
         ),
         rf"\1\2{MASK}",
     ),
