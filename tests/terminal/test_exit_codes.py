@@ -90,3 +90,7 @@ def test_a_foreign_error_names_its_type() -> None:
 
 def test_a_huge_message_stays_readable() -> None:
     assert len(error_line(ModelNotFound("x" * 100_000))) < 2100
+
+
+def test_no_token_is_told() -> None:
+    assert "hf_" not in error_line(AccessDenied("The hub refused hf_abcdefghijklmnop."))

@@ -78,14 +78,20 @@ def exit_code(error: BaseException) -> int:
 
 
 def error_line(error: BaseException) -> str:
-    """`error: ...` in exactly one line without a line end, harmless on a terminal.
+    """`error: ...` in exactly one line without a line end, harmless on a terminal and without secrets.
 
     An error of ours is its message and its hint. Any other is a bug or the machine, so its type is named.
     """
+    # Late: the code path without an error, `--help` above all, has no use for the logging library.
+    from llm_local.logs import redact
+
+    return "error: " + sanitize_line(redact(_describe(error)))
+
+
+def _describe(error: BaseException) -> str:
     if isinstance(error, LocalLLMError):
-        return "error: " + sanitize_line(str(error))
+        return str(error)
     if isinstance(error, OSError) and error.strerror:
-        where = f" ({error.filename})" if error.filename else ""
-        return "error: " + sanitize_line(f"{error.strerror}{where}.")
-    text = sanitize_line(f"{type(error).__name__}: {error}").rstrip(": ")
-    return f"error: {text} (run again with --debug for the traceback)"
+        return f"{error.strerror} ({error.filename})." if error.filename else f"{error.strerror}."
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    return f"{text} (run again with --debug for the traceback)"
