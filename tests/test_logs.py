@@ -29,6 +29,7 @@ def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "")
     monkeypatch.setenv("HF_HUB_VERBOSITY", "")
+    logging.captureWarnings(False)
     yield
     logging.captureWarnings(False)
     root.handlers[:] = handlers
@@ -178,11 +179,9 @@ def test_libraries_talk_only_when_debugging(library: str) -> None:
 
 @pytest.mark.parametrize(("level", "shown"), [("warning", False), ("debug", True)])
 def test_python_warnings_are_records_for_those_who_debug(level: str, shown: bool) -> None:
-    stream = lines(level)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        logging.captureWarnings(False)
-        logging.captureWarnings(True)
+        stream = lines(level)
         warnings.warn("old\nhabits", FutureWarning, stacklevel=1)
     assert ("habits" in stream.getvalue()) is shown
     assert len(stream.getvalue().splitlines()) == int(shown)

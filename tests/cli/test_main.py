@@ -72,9 +72,9 @@ def test_version_verb_reports_what_is_installed() -> None:
         (["VERSION"], "Did you mean `llm-local version`?"),
         (["xyzzy"], "The verbs are: config, version."),
         (["con\x1b[31m\nfig"], "Did you mean `llm-local config`?"),
-        (["config", "--jso"], "--jso. Try `llm-local"),
-        (["config", "extra"], "extra. Try `llm-local"),
-        (["--bogus"], "--bogus. Try `llm-local --help`."),
+        (["config", "--jso"], "--jso. See --help."),
+        (["config", "extra"], "extra. See --help."),
+        (["--bogus"], "--bogus. See --help."),
     ],
 )
 def test_usage_mistakes_are_one_line_and_exit_2(arguments: list[str], hint: str) -> None:
@@ -158,7 +158,7 @@ def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     def run_verb(*_: object) -> None:
         raise error
 
-    broken = cli.Verb("fail", VERBS["version"].add_options, run_verb)
+    broken = cli.Verb("fail", VERBS["version"].add_flags, run_verb)
     monkeypatch.setattr(cli, "VERBS", {**VERBS, "version": broken})
 
 
@@ -203,7 +203,7 @@ def test_ctrl_c_on_a_real_process() -> None:
     program = (
         "import sys, time; from llm_local.cli import main as cli\n"
         "def run(*_):\n    print('ready', flush=True)\n    time.sleep(60)\n"
-        "cli.VERBS = {**cli.VERBS, 'config': cli.Verb('wait', cli.VERBS['config'].add_options, run)}\n"
+        "cli.VERBS = {**cli.VERBS, 'config': cli.Verb('wait', cli.VERBS['config'].add_flags, run)}\n"
         "sys.exit(cli.main(['config']))"
     )
     environ = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

@@ -51,3 +51,9 @@ def test_a_table_row_has_five_cells() -> None:
 def test_the_script_says_what_is_stale() -> None:
     check = [sys.executable, str(ROOT / "scripts" / "generate_docs.py"), "--check"]
     assert subprocess.run(check, check=False, timeout=60).returncode == 0
+
+
+def test_every_documented_flag_exists() -> None:
+    script = [sys.executable, str(ROOT / "scripts" / "run_once.py"), "--help"]
+    words = set(subprocess.check_output(script, text=True, timeout=60).replace(",", " ").split())
+    assert {setting.flag for setting in SETTINGS.values() if setting.flag} <= words

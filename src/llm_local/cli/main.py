@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,47 +11,45 @@ from typing import Final
 
 from llm_local import __version__
 from llm_local.cli import settings, version
-from llm_local.cli.parser import Parser, answer_on_stdout
 from llm_local.errors import InvalidRequest
 from llm_local.terminal.exit_codes import OK, USAGE, error_line, exit_code
-from llm_local.terminal.streams import Messages, hold_standard_streams
+from llm_local.terminal.flags import FlagParser
+from llm_local.terminal.streams import STDOUT, AnswerWriter, Messages, hold_standard_streams
 
 __all__ = ["VERBS", "Verb", "main"]
 
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One word after `llm-local`: its help, its options, and what it does."""
+    """One word after `llm-local`: its help, its flags, and what it does. `run` writes to stdout and stderr."""
 
     help: str
-    add_options: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace, Messages], None]
+    add_flags: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, AnswerWriter, Messages], None]
 
 
 VERBS: Final[Mapping[str, Verb]] = {
-    "config": Verb(
-        "show the settings that hold, and where each came from", settings.add_options, settings.run
-    ),
-    "version": Verb(
-        "show the versions of llm-local and of what it runs on", version.add_options, version.run
-    ),
+    "config": Verb("show the settings that hold, and where each came from", settings.add_flags, settings.run),
+    "version": Verb("show the versions of llm-local and of what it runs on", version.add_flags, version.run),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (this process's own by default) and return its exit code."""
     hold_standard_streams()
+    # Not `take_stdout`: no verb so far imports a library that might print.
+    answer = AnswerWriter(io.FileIO(STDOUT, "w", closefd=False))
     messages = Messages.on_stderr()
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(arguments, messages)
+        return _dispatch(words, answer, messages)
     except BrokenPipeError as error:
         return exit_code(error)
     except KeyboardInterrupt as error:
         messages.note("interrupted")
         return exit_code(error)
     except Exception as error:
-        if "--debug" in arguments:
+        if "--debug" in words:  # by the word, since what failed may be the parsing
             # Late: a command that works has no traceback to print.
             import traceback
 
@@ -59,42 +58,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_code(error)
 
 
-def _dispatch(arguments: Sequence[str], messages: Messages) -> int:
-    parser = _parser()
-    word = next((word for word in arguments if not word.startswith("-")), None)
-    if word is not None and word not in VERBS:
+def _dispatch(words: list[str], answer: AnswerWriter, messages: Messages) -> int:
+    word = next((word for word in words if not word.startswith("-")), None)
+    if word is None:
+        return _without_verb(words, answer, messages)
+    if word not in VERBS:
         raise _unknown(word)
-    try:
-        options = parser.parse_args(arguments)
-    except SystemExit:
-        return OK  # the help was printed: errors are raised as InvalidRequest
-    if options.version:
-        answer_on_stdout().write(f"llm-local {__version__}\n")
-        return OK
-    if options.verb is None:
-        messages.block(parser.format_help())
-        return USAGE
-    VERBS[options.verb].run(options, messages)
+    words = list(words)
+    words.remove(word)
+    parser = FlagParser(prog=f"llm-local {word}", description=f"{VERBS[word].help.capitalize()}.")
+    VERBS[word].add_flags(parser)
+    _add_common_flags(parser)
+    args = parser.parse_args(words)
+    if args.help:
+        answer.write(parser.format_help())
+    else:
+        VERBS[word].run(args, answer, messages)
     return OK
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="llm-local", description="Run open language models on your own machine.")
-    parser.add_argument("--version", action="store_true", help="show the version and exit")
-    _add_debug(parser, default=False)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
-    for word, verb in VERBS.items():
-        own = verbs.add_parser(word, help=verb.help, description=f"{verb.help.capitalize()}.")
-        verb.add_options(own)
-        # SUPPRESS: the verb's own default must not undo a --debug given before the verb.
-        _add_debug(own, default=argparse.SUPPRESS)
-    return parser
-
-
-def _add_debug(parser: argparse.ArgumentParser, default: object) -> None:
-    parser.add_argument(
-        "--debug", action="store_true", default=default, help="show a traceback when it fails"
+def _without_verb(words: list[str], answer: AnswerWriter, messages: Messages) -> int:
+    width = max(map(len, VERBS))
+    parser = FlagParser(
+        prog="llm-local",
+        usage="llm-local VERB [FLAGS]",
+        description="Run open language models on your own machine.",
+        epilog="verbs:\n" + "\n".join(f"  {word:<{width}}  {verb.help}" for word, verb in VERBS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="store_true", help="show the version")
+    _add_common_flags(parser)
+    args = parser.parse_args(words)
+    if not (args.help or args.version):
+        messages.block(parser.format_help())
+        return USAGE
+    answer.write(parser.format_help() if args.help else f"llm-local {__version__}\n")
+    return OK
+
+
+def _add_common_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("-h", "--help", action="store_true", help="show this help")
 
 
 def _unknown(word: str) -> InvalidRequest:

@@ -8,22 +8,21 @@ import os
 import re
 from typing import Any, Final
 
-from llm_local.cli.parser import answer_on_stdout
 from llm_local.config import SETTINGS, Config, load_config
-from llm_local.terminal.streams import STDOUT, Messages
+from llm_local.terminal.streams import STDOUT, AnswerWriter, Messages
 
-__all__ = ["add_options", "as_object", "env_lines", "run"]
+__all__ = ["add_flags", "as_object", "env_lines", "run"]
 
 _BARE: Final = re.compile(r"[\w./:@%+*-]*", re.ASCII)
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the verb."""
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of the verb."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def run(options: argparse.Namespace, messages: Messages) -> None:
+def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> None:
     """Print the settings: a table on a terminal, `KEY=value  # source` lines in a pipe, or JSON.
 
     Raises:
@@ -33,11 +32,11 @@ def run(options: argparse.Namespace, messages: Messages) -> None:
     config = load_config()
     for warning in config.warnings:
         messages.note(f"warning: {warning}")
-    if options.json:
+    if args.json:
         text = json.dumps(as_object(config), indent=2)
     else:
         text = config.summary() if os.isatty(STDOUT) else env_lines(config)
-    answer_on_stdout().write(text + "\n")
+    answer.write(text + "\n")
 
 
 def as_object(config: Config) -> dict[str, Any]:

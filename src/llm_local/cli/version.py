@@ -8,31 +8,30 @@ import platform
 from typing import Final
 
 from llm_local import __version__
-from llm_local.cli.parser import answer_on_stdout
-from llm_local.terminal.streams import Messages
+from llm_local.terminal.streams import AnswerWriter, Messages
 
-__all__ = ["add_options", "run", "versions"]
+__all__ = ["add_flags", "run", "versions"]
 
 _LIBRARIES: Final = ("torch", "transformers", "tokenizers", "huggingface_hub", "safetensors")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the verb."""
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of the verb."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def run(options: argparse.Namespace, messages: Messages) -> None:
+def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> None:
     """Print name and version of llm-local, Python, the platform and the libraries.
 
     Raises:
         StorageError: stdout refused.
     """
     found = versions()
-    if options.json:
+    if args.json:
         text = json.dumps(found, indent=2)
     else:
         text = "\n".join(f"{name} {version or 'not installed'}" for name, version in found.items())
-    answer_on_stdout().write(text + "\n")
+    answer.write(text + "\n")
 
 
 def versions() -> dict[str, str | None]:
