@@ -46,13 +46,15 @@ def isolated_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
     monkeypatch.setenv("LLM_LOCAL_HOME", str(home / "llm-local"))
-    monkeypatch.setenv("PYTHONPATH", str(SOURCE))  # for what a test starts, where the package is not installed
+    monkeypatch.setenv(
+        "PYTHONPATH", str(SOURCE)
+    )  # for what a test starts, where the package is not installed
     return home
 
 
 @pytest.fixture(autouse=True)
-def loopback_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fail a test that opens a connection to anything but this machine."""
+def loopback_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """Fail a test that opens a connection to anything but this machine; yields what was tried."""
     strangers: list[object] = []
 
     class LoopbackSocket(socket.socket):
@@ -75,5 +77,5 @@ def loopback_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
                 raise ConnectionRefusedError(f"tests stay on this machine, but one asked for {address}")
 
     monkeypatch.setattr(socket, "socket", LoopbackSocket)
-    yield
+    yield strangers
     assert not strangers, f"the test tried to reach {strangers}"
