@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import llm_local
@@ -70,7 +72,7 @@ def test_the_product_declares_what_it_imports_and_imports_what_it_declares() -> 
 
 def test_scripts_and_tests_import_only_what_is_pinned() -> None:
     pinned = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in _pins()}
-    local = {path.stem for path in (ROOT / "tests").rglob("*.py")}
+    local = {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"scripts"}
     assert (_third_party("scripts") | _third_party("tests")) - local - pinned == set()
 
 
@@ -83,3 +85,22 @@ def test_the_console_script_leads_to_a_function() -> None:
     module, _, function = PROJECT["project"]["scripts"]["llm-local"].partition(":")
     source = ROOT / "src" / f"{module.replace('.', '/')}.py"
     assert re.search(rf"^def {function}\(", source.read_text(encoding="utf-8"), re.M)
+
+
+def test_the_wheel_carries_the_package_and_its_data_and_nothing_else(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    data = [path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src/llm_local/starter").iterdir()]
+    assert {
+        "llm_local/py.typed",
+        "llm_local/errors.py",
+        *(name for name in data if "__pycache__" not in name),
+    } <= names
+    assert [name for name in names if not re.match(r"llm_local(-[\d.]+\.dist-info)?/", name)] == []
