@@ -50,6 +50,24 @@ ARCHITECTURES = {
     },
 }
 
+# Architectures that are more than attention, or whose attention is their own: the universal path.
+UNIVERSAL = {
+    "bloom": {"n_layer": 3, "n_head": 4, "num_key_value_heads": None},
+    "falcon": {"alibi": True},
+    "lfm2": {"layer_types": ["conv", "full_attention", "conv"]},
+    "mamba": {},
+    "granitemoehybrid": {
+        "layer_types": ["mamba", "attention", "mamba"],
+        "mamba_n_heads": 8,
+        "mamba_d_head": 16,
+        "mamba_n_groups": 1,
+        "mamba_d_state": 16,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "shared_intermediate_size": 64,
+    },
+}
+
 
 @functools.cache
 def tiny_model(model_type: str):
@@ -65,7 +83,7 @@ def tiny_model(model_type: str):
 
 def tiny_config(model_type: str):
     """Its configuration."""
-    shape = {**_COMMON, **ARCHITECTURES[model_type]}
+    shape = {**_COMMON, **(ARCHITECTURES | UNIVERSAL)[model_type]}
     return AutoConfig.for_model(
         model_type, **{key: value for key, value in shape.items() if value is not None}
     )

@@ -11,9 +11,8 @@ from engine_driving import GREEDY, drain, engine_for, ids_of, request, run
 from fakes import FakeClock
 from llm_local.engine.engine import BatchEngine
 from llm_local.engine.factory import make_runner
-from llm_local.engine.kv_cache import KVBudget
+from llm_local.engine.kv_cache import KVBudget, kv_bytes_per_token
 from llm_local.engine.protocol import PrefillStep, TokenStep
-from llm_local.engine.runner import kv_bytes_per_token
 from llm_local.errors import (
     ContextLengthExceeded,
     EngineError,
@@ -31,7 +30,7 @@ class Saboteur:
     def __init__(self, runner):
         self._runner = runner
         self.budget = runner.budget
-        self.bytes_per_token = runner.bytes_per_token
+        self.max_chunk_tokens = runner.max_chunk_tokens
         self.new_state = runner.new_state
 
     def run(self, chunks):
@@ -46,17 +45,18 @@ class Saboteur:
         return logits
 
 
-def sabotaged_engine():
-    runner = Saboteur(make_runner(tiny_model("llama"), KVBudget(None)))
+def sabotaged_engine(model_type):
+    runner = Saboteur(make_runner(tiny_model(model_type), KVBudget(None)))
     return BatchEngine(runner, context_length=CONTEXT_LENGTH, vocab_size=VOCAB_SIZE)
 
 
+@pytest.mark.parametrize("model_type", ["llama", "mamba"])  # one for each runner
 @pytest.mark.parametrize(("name", "error_type"), [("nan", NumericalError), ("crash", EngineError)])
-def test_a_failing_sequence_fails_alone(name, error_type):
+def test_a_failing_sequence_fails_alone(name, error_type, model_type):
     """Its batch mates' ids equal their solo runs, and its memory comes back."""
     mates = [request(str(n), random_prompt(10 + n, seed=n)) for n in range(3)]
-    expected = {one.sequence_id: run(engine_for(), one)[one.sequence_id] for one in mates}
-    engine = sabotaged_engine()
+    expected = {one.sequence_id: run(engine_for(model_type), one)[one.sequence_id] for one in mates}
+    engine = sabotaged_engine(model_type)
     for one in [*mates[:2], request(name, random_prompt(8)), mates[2]]:
         engine.submit(one)
     steps = drain(engine)

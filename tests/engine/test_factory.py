@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 
 import pytest
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from llm_local.engine import factory
 from llm_local.engine.factory import PROVEN, make_runner
 from llm_local.engine.kv_cache import KVBudget
-from llm_local.errors import UnsupportedTask
-from tiny_models import ARCHITECTURES, tiny_model
+from llm_local.engine.runner import PackedRunner
+from llm_local.engine.universal import UniversalRunner
+from tiny_models import ARCHITECTURES, UNIVERSAL, tiny_model
 
 
 def plain_copy(model_type):
@@ -27,22 +27,25 @@ def test_what_is_called_proven_is_what_the_laws_test():
 
 def test_an_unknown_architecture_that_works_passes_the_probe(monkeypatch):
     monkeypatch.setattr(factory, "PROVEN", frozenset())
-    budget = KVBudget(None)
     for model_type in ARCHITECTURES:
-        make_runner(plain_copy(model_type), budget)
-    assert budget.used_bytes == 0
+        assert isinstance(make_runner(plain_copy(model_type), KVBudget(None)), PackedRunner), model_type
 
 
-def test_an_architecture_without_the_attention_interface_is_refused():
-    config = AutoConfig.for_model(
-        "bloom", vocab_size=99, hidden_size=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=2
-    )
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with pytest.raises(UnsupportedTask, match="bloom"):
-        make_runner(model, KVBudget(None))
+@pytest.mark.parametrize("model_type", sorted(UNIVERSAL))
+def test_what_is_more_than_attention_takes_the_universal_path(model_type):
+    model = tiny_model(model_type)
+    implementation = model.config._attn_implementation
+    assert isinstance(make_runner(model, KVBudget(None)), UniversalRunner)
+    assert model.config._attn_implementation == implementation
 
 
-def test_wrong_logits_are_noticed(monkeypatch):
+def test_rotary_embeddings_that_depend_on_the_length_are_not_packed():
+    model = plain_copy("llama")
+    model.config.rope_parameters = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    assert isinstance(make_runner(model, KVBudget(None)), UniversalRunner)
+
+
+def test_wrong_logits_are_noticed(monkeypatch, caplog):
     """A model whose tokens see each other outside of attention fails the probe and keeps its own attention."""
     model = plain_copy("llama")
     plain_forward = model.model.forward
@@ -55,6 +58,7 @@ def test_wrong_logits_are_noticed(monkeypatch):
 
     monkeypatch.setattr(model.model, "forward", leaky)
     monkeypatch.setattr(factory, "PROVEN", frozenset())
-    with pytest.raises(UnsupportedTask, match="other logits"):
-        make_runner(model, KVBudget(None))
+    with caplog.at_level("INFO"):
+        assert isinstance(make_runner(model, KVBudget(None)), UniversalRunner)
+    assert "other logits" in caplog.text
     assert model.config._attn_implementation == "eager"

@@ -18,7 +18,7 @@ from transformers import AttentionInterface
 from llm_local.engine.kv_cache import SequenceKV
 from llm_local.errors import EngineError
 
-__all__ = ["ATTENTION_NAME", "Segment", "register"]
+__all__ = ["ATTENTION_NAME", "Segment", "ragged_attention", "register"]
 
 ATTENTION_NAME = "llm_local_ragged"
 

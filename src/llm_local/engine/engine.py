@@ -30,7 +30,7 @@ class Runner(Protocol):
     """Takes chunks through the model and keeps what the model remembers of each sequence."""
 
     budget: KVBudget
-    bytes_per_token: int
+    max_chunk_tokens: int | None
 
     def new_state(self, expected_tokens: int) -> SequenceState:
         """Memory for one new sequence."""
@@ -54,7 +54,7 @@ class BatchEngine:
         self._context_length = context_length
         self._vocab_size = vocab_size
         self._clock = clock
-        self._scheduler = Scheduler(runner.budget)
+        self._scheduler = Scheduler(runner.budget, runner.max_chunk_tokens)
         self._sequences: dict[str, Sequence] = {}
 
     def submit(self, request: TokenRequest) -> None:
@@ -155,12 +155,17 @@ class BatchEngine:
             logits = self._runner.run(chunks)
         except BaseException as error:
             for chunk in chunks:
-                chunk.sequence.state.truncate(chunk.sequence.num_computed)
+                if not chunk.sequence.state.rollback(chunk.sequence.num_computed):
+                    chunk.sequence.num_computed = 0
             if not isinstance(error, Exception):
                 raise  # Ctrl-C: nothing half-written stays behind
             if len(chunks) == 1:
                 return [self._fail(chunks[0].sequence, error)]
-            return [output for chunk in chunks for output in self._run([chunk])]
+            alone = [
+                Chunk(c.sequence, c.length if c.sequence.num_computed else c.sequence.num_pending)
+                for c in chunks
+            ]
+            return [output for chunk in alone for output in self._run([chunk])]
         return self._postprocess(chunks, logits)
 
     def _postprocess(self, chunks: list[Chunk], logits: torch.Tensor) -> list[EngineStep]:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 
-from llm_local.engine.engine import BatchEngine
+from llm_local.engine.engine import BatchEngine, Runner
 from llm_local.engine.kv_cache import KVBudget
 from llm_local.engine.protocol import TokenRequest
 from llm_local.engine.runner import PackedRunner
 from llm_local.engine.sequence import Chunk, Sequence
-from llm_local.errors import UnsupportedTask
+from llm_local.engine.universal import UniversalRunner
 from llm_local.options import GenerationOptions
 from llm_local.sampling.sampler import Sampler
 
 __all__ = ["PROVEN", "make_engine", "make_runner"]
+
+logger = logging.getLogger(__name__)
+
+# Layers that our attention function knows how to serve.
+ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention"})
+
+# Rotary embeddings that change for all tokens when one more comes: no two sequences may share them.
+LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
 
 # Architectures whose packed forward the law tests hold against `generate`. Any other one is probed at load.
 PROVEN = frozenset({"gemma2", "gpt2", "llama", "mistral", "phi3", "qwen2", "qwen3"})
@@ -25,49 +34,53 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
 def make_engine(model: Any, *, context_length: int, kv_limit_bytes: int | None = None) -> BatchEngine:
-    """An engine over a transformers decoder, `context_length` in tokens, K/V memory in bytes (None: unlimited).
-
-    Raises:
-        UnsupportedTask: the architecture cannot run in the packed forward.
-    """
+    """An engine over a transformers causal model; `context_length` in tokens, K/V memory in bytes (None: no limit)."""
     runner = make_runner(model, KVBudget(kv_limit_bytes))
     return BatchEngine(runner, context_length=context_length, vocab_size=_vocab_size(model))
 
 
-def make_runner(model: Any, budget: KVBudget) -> PackedRunner:
-    """The packed runner of a model; proves it first where no test has.
+def make_runner(model: Any, budget: KVBudget) -> Runner:
+    """The packed runner where it is right for the model, else the universal one; the choice is logged."""
+    reason = _why_not_packed(model)
+    if reason:
+        logger.info("%s models run one sequence at a time: %s", model.config.model_type, reason)
+        return UniversalRunner(model, budget)
+    return PackedRunner(model, budget)
 
-    Raises:
-        UnsupportedTask: the architecture does not use transformers' attention interface, or gives other
-            logits in the packed forward than alone.
-    """
-    model_type = model.config.model_type
-    if model_type in PROVEN:
-        return PackedRunner(model, budget)
+
+def _why_not_packed(model: Any) -> str:
+    """Why the packed forward is not right for a model; empty when it is. Unproven architectures are probed."""
+    config = model.config.get_text_config()
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
+    if rope in LENGTH_DEPENDENT_ROPE:
+        return f"its {rope} rotary embedding depends on the length of the whole input"
+    foreign = set(getattr(config, "layer_types", None) or ()) - ATTENTION_LAYERS
+    if foreign:
+        return f"it has layers of type {', '.join(sorted(foreign))}"
+    if config.model_type in PROVEN:
+        return ""
     if not getattr(model, "_supports_attention_backend", False):
-        raise _unsupported(model_type, "it does not use the common attention interface")
+        return "it does not use the common attention interface"
+    return _probe(model)
+
+
+def _probe(model: Any) -> str:
+    """Compare logits of the packed forward with the model's own; what is wrong with them, or nothing."""
     prompts = _probe_prompts(_vocab_size(model))
+    implementation = model.config._attn_implementation
     expected = [_plain_logits(model, prompt) for prompt in prompts]
-    original = model.config._attn_implementation
-    runner = PackedRunner(model, budget)
     try:
-        actual = _packed_logits(runner, prompts)
-    except Exception as error:  # any failure means the same: this architecture does not fit
-        model.set_attn_implementation(original)
-        raise _unsupported(model_type, f"its packed forward fails ({error})") from error
-    tolerance = TOLERANCE.get(model.dtype, 0.1)
+        actual = _packed_logits(PackedRunner(model, KVBudget(None)), prompts)
+    except Exception as error:  # whatever it is, it means that this architecture does not fit
+        logger.debug("packed probe failed", exc_info=error)
+        return f"its packed forward fails with {type(error).__name__}"
+    finally:
+        model.set_attn_implementation(implementation)
+    tolerance = TOLERANCE.get(model.dtype, max(TOLERANCE.values()))
     for one, other in zip(expected, actual, strict=True):
         if float((one - other).abs().max()) > tolerance * float(one.std()):
-            model.set_attn_implementation(original)
-            raise _unsupported(model_type, "its packed forward gives other logits than the model alone")
-    return runner
-
-
-def _unsupported(model_type: str, reason: str) -> UnsupportedTask:
-    return UnsupportedTask(
-        f"Models of type {model_type!r} cannot run in the packed engine: {reason}.",
-        f"Use a model of one of the types {', '.join(sorted(PROVEN))}.",
-    )
+            return "its packed forward gives other logits than the model alone"
+    return ""
 
 
 def _vocab_size(model: Any) -> int:

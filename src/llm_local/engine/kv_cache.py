@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-__all__ = ["KVBudget", "SequenceKV"]
+__all__ = ["KVBudget", "SequenceKV", "kv_bytes_per_token"]
 
 # Storage comes in pieces of this many tokens: room for a short reply, so that a chat turn allocates once.
 ALLOCATION_TOKENS = 256
@@ -79,10 +81,11 @@ class SequenceKV:
             added += layer.num_bytes // capacity * (grown - capacity)
         return added
 
-    def truncate(self, length: int) -> None:
-        """Forget all but the first `length` tokens: what a failed forward half wrote."""
+    def rollback(self, length: int) -> bool:
+        """Forget what a failed forward half wrote beyond the first `length` tokens. Always works."""
         for layer in self._layers.values():
             layer.length = min(layer.length, length)
+        return True
 
     def free(self) -> None:
         """Give everything back to the budget. The sequence can start again from nothing."""
@@ -112,6 +115,18 @@ class SequenceKV:
         self._budget.used_bytes += grown.num_bytes
         self._layers[layer] = grown
         return grown
+
+
+def kv_bytes_per_token(model: Any) -> int:
+    """Bytes of keys and values one token costs in all layers, from the model's configuration."""
+    config = model.config.get_text_config()
+    num_heads = getattr(config, "num_attention_heads", None)
+    if not num_heads:
+        return 0  # no attention, no growing memory
+    heads = getattr(config, "num_key_value_heads", None) or num_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // num_heads
+    itemsize: int = model.dtype.itemsize
+    return int(2 * config.num_hidden_layers * heads * head_dim * itemsize)
 
 
 def _empty(like: torch.Tensor, capacity: int) -> torch.Tensor:

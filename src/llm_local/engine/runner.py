@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from llm_local.engine.attention import ATTENTION_NAME, Segment, register
-from llm_local.engine.kv_cache import KVBudget, SequenceKV
+from llm_local.engine.kv_cache import KVBudget, SequenceKV, kv_bytes_per_token
 from llm_local.engine.sequence import Chunk
 
-__all__ = ["PackedRunner", "kv_bytes_per_token"]
+__all__ = ["PackedRunner"]
 
 
 class PackedRunner:
     """Runs chunks of many sequences in one forward pass, without padding or masks."""
+
+    # A long prompt never keeps running streams waiting for more than one chunk.
+    max_chunk_tokens: int | None = 512
 
     def __init__(self, model: Any, budget: KVBudget) -> None:
         register()
         model.set_attn_implementation(ATTENTION_NAME)
         self._model = model
         self._device = model.device
+        self._bytes_per_token = kv_bytes_per_token(model)
         self.budget = budget
-        self.bytes_per_token = kv_bytes_per_token(model)
 
     def new_state(self, expected_tokens: int) -> SequenceKV:
         """Empty keys and values for one sequence."""
-        return SequenceKV(self.budget, expected_tokens, self.bytes_per_token)
+        return SequenceKV(self.budget, expected_tokens, self._bytes_per_token)
 
     def run(self, chunks: SequenceOf[Chunk]) -> torch.Tensor:
         """One forward pass. Returns logits `[completing chunks, vocab]`, float32 on the CPU, in chunk order."""
@@ -37,8 +40,8 @@ class PackedRunner:
         last: list[int] = []
         for chunk in chunks:
             past = chunk.sequence.num_computed
-            state = chunk.sequence.state
-            segments.append(Segment(state, len(token_ids), chunk.length, past))  # type: ignore[arg-type]
+            state = cast(SequenceKV, chunk.sequence.state)
+            segments.append(Segment(state, len(token_ids), chunk.length, past))
             token_ids += chunk.token_ids
             positions += range(past, past + chunk.length)
             if chunk.completes:
@@ -55,12 +58,3 @@ class PackedRunner:
 
     def _row(self, values: list[int]) -> torch.Tensor:
         return torch.tensor([values], device=self._device)  # [1, tokens]
-
-
-def kv_bytes_per_token(model: Any) -> int:
-    """Bytes of keys and values one token costs in all layers, from the model's configuration."""
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    itemsize: int = model.dtype.itemsize
-    return int(2 * config.num_hidden_layers * heads * head_dim * itemsize)

@@ -1,6 +1,6 @@
 """Who runs in the next forward pass.
 
-Decodes first, one token each; then prefill, in chunks, under a token budget, first come first served.
+Decodes first, one token each; then prefill, at most one chunk's worth, first come first served.
 A sequence starts when its prompt fits the K/V byte budget. When a running one cannot grow, the youngest is
 preempted: its memory is freed and it is computed again later, with the tokens it has sampled.
 """
@@ -12,18 +12,15 @@ from collections import deque
 from llm_local.engine.kv_cache import KVBudget
 from llm_local.engine.sequence import Chunk, Sequence
 
-__all__ = ["MAX_CHUNK_TOKENS", "MAX_STEP_TOKENS", "Scheduler"]
-
-# A long prompt never keeps running streams waiting for more than one chunk.
-MAX_CHUNK_TOKENS = 512
-MAX_STEP_TOKENS = 2048
+__all__ = ["Scheduler"]
 
 
 class Scheduler:
     """Two lists: `waiting` in order of arrival, `running` in order of admission."""
 
-    def __init__(self, budget: KVBudget) -> None:
+    def __init__(self, budget: KVBudget, max_chunk_tokens: int | None) -> None:
         self.budget = budget
+        self._max_chunk_tokens = max_chunk_tokens
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._preempted = False
@@ -47,24 +44,32 @@ class Scheduler:
         for sequence in [s for s in self.running if s.num_pending == 1]:
             if sequence not in self.running:
                 continue  # preempted by an older one in this very loop
-            if len(chunks) < MAX_STEP_TOKENS and self._make_room(sequence, promised_bytes):
+            if self._make_room(sequence, promised_bytes):
                 promised_bytes += sequence.state.bytes_to_append(1)
                 chunks.append(Chunk(sequence, 1))
         if self._preempted:
             # what was just freed is for the older ones; starting anything now would only thrash
             self._preempted = False
             return chunks
-        left = min(MAX_CHUNK_TOKENS, MAX_STEP_TOKENS - len(chunks))
+        return chunks + self._prefill(promised_bytes)
+
+    def _prefill(self, promised_bytes: int) -> list[Chunk]:
+        """Chunks of prompts, together at most `max_chunk_tokens`; None means one whole prompt."""
+        chunks: list[Chunk] = []
+        left = self._max_chunk_tokens
         for sequence in [s for s in self.running if s.num_pending > 1] + list(self.waiting):
-            length = min(left, sequence.num_pending)
-            # a partial chunk allocates for the whole prompt, so this is asked once per prompt
-            if length == 0 or not self.budget.fits(promised_bytes + sequence.state.bytes_to_append(length)):
+            length = sequence.num_pending if left is None else min(left, sequence.num_pending)
+            # the first chunk allocates for the whole prompt, so this is asked in earnest once per prompt
+            need_bytes = promised_bytes + sequence.state.bytes_to_append(length)
+            if length == 0 or not self.budget.fits(need_bytes):
                 break
-            promised_bytes += sequence.state.bytes_to_append(length)
+            promised_bytes = need_bytes
             if sequence not in self.running:
                 self.waiting.remove(sequence)
                 self.running.append(sequence)
             chunks.append(Chunk(sequence, length))
+            if left is None:
+                break
             left -= length
         return chunks
 

@@ -22,8 +22,8 @@ class SequenceState(Protocol):
     def bytes_to_append(self, num_new: int) -> int:
         """Bytes that `num_new` more tokens will add."""
 
-    def truncate(self, length: int) -> None:
-        """Forget all but the first `length` tokens."""
+    def rollback(self, length: int) -> bool:
+        """Go back to the first `length` tokens after a failed forward; False: everything is forgotten."""
 
     def free(self) -> None:
         """Give all memory back; the sequence starts again from nothing."""
