@@ -142,8 +142,10 @@ class ModelCorrupt(LocalLLMError):
 
     kind = "model_corrupt"
 
-    def __init__(self, message: str, hint: str = "", *, file: str | None = None) -> None:
-        super().__init__(message, hint)
+    def __init__(
+        self, message: str, hint: str = "", *, file: str | None = None, kind: str | None = None
+    ) -> None:
+        super().__init__(message, hint, kind=kind)
         self.file = file
 
 
