@@ -11,7 +11,7 @@ from llm_local.engine.factory import PROVEN, make_runner
 from llm_local.engine.kv_cache import KVBudget
 from llm_local.engine.runner import PackedRunner
 from llm_local.engine.universal import UniversalRunner
-from tiny_models import ARCHITECTURES, UNIVERSAL, tiny_model
+from tiny_models import PACKED, UNIVERSAL, tiny_model
 
 
 def plain_copy(model_type):
@@ -22,12 +22,12 @@ def plain_copy(model_type):
 
 
 def test_what_is_called_proven_is_what_the_laws_test():
-    assert frozenset(ARCHITECTURES) == PROVEN
+    assert frozenset(PACKED) == PROVEN
 
 
 def test_an_unknown_architecture_that_works_passes_the_probe(monkeypatch):
     monkeypatch.setattr(factory, "PROVEN", frozenset())
-    for model_type in ARCHITECTURES:
+    for model_type in PACKED:
         assert isinstance(make_runner(plain_copy(model_type), KVBudget(None)), PackedRunner), model_type
 
 

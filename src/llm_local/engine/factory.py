@@ -27,7 +27,34 @@ ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention"})
 LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
 
 # Architectures whose packed forward the law tests hold against `generate`. Any other one is probed at load.
-PROVEN = frozenset({"gemma2", "gpt2", "llama", "mistral", "phi3", "qwen2", "qwen3"})
+PROVEN = frozenset(
+    {
+        "cohere",
+        "deepseek_v3",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "glm",
+        "gpt2",
+        "gpt_neox",
+        "gpt_oss",
+        "granite",
+        "granitemoe",
+        "llama",
+        "mistral",
+        "mixtral",
+        "olmo2",
+        "opt",
+        "phi",
+        "phi3",
+        "qwen2",
+        "qwen2_moe",
+        "qwen3",
+        "qwen3_moe",
+        "smollm3",
+        "starcoder2",
+    }
+)
 
 # Largest difference of logits, relative to their spread, that different summation orders explain.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}

@@ -125,8 +125,11 @@ def kv_bytes_per_token(model: Any) -> int:
         return 0  # no attention, no growing memory
     heads = getattr(config, "num_key_value_heads", None) or num_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // num_heads
+    # multi-head latent attention has keys and values of different sizes
+    key_dim = getattr(config, "qk_head_dim", None) or head_dim
+    value_dim = getattr(config, "v_head_dim", None) or head_dim
     itemsize: int = model.dtype.itemsize
-    return int(2 * config.num_hidden_layers * heads * head_dim * itemsize)
+    return int(config.num_hidden_layers * heads * (key_dim + value_dim) * itemsize)
 
 
 def _empty(like: torch.Tensor, capacity: int) -> torch.Tensor:
