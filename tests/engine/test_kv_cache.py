@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from engine_driving import engine_for, request
-from tiny_models import PACKED, random_prompt, tiny_model
 
+from engine_driving import engine_for, request
 from llm_local.engine.kv_cache import ALLOCATION_TOKENS, KVBudget, SequenceKV, kv_bytes_per_token
+from tiny_models import PACKED, random_prompt, tiny_model
 
 
 def random_kv(length, heads=2, dim=4):
