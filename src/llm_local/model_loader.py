@@ -1,0 +1,184 @@
+"""The loader door: from the name of a model to tokenizer and weights in memory.
+
+`resolve_model` finds the files, asking the hub only where they are not on this disk; `load_tokenizer_and_model` reads
+them and asks nobody.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_local.errors import HubUnavailable, ModelNotFound
+from llm_local.events import Progress
+from llm_local.loaders.configuration import context_length, end_token_ids, generation_defaults, read_config
+from llm_local.loaders.safetensors import read_weights
+from llm_local.specs import ModelInfo, ModelSpec
+from llm_local.store.endpoint import is_offline
+from llm_local.store.names import STARTER, ModelName, parse_name
+from llm_local.store.selection import CONFIG
+from llm_local.store.snapshots import find_local
+
+__all__ = ["LoadedModel", "ResolvedModel", "get_model_info", "load_tokenizer_and_model", "resolve_model"]
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """A model whose files are on this disk. `notice` says in one line when it is not the one that was meant."""
+
+    spec: ModelSpec
+    path: Path
+    notice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """Tokenizer and weights in memory, ready for inference.
+
+    - `end_token_ids`: every token that ends a reply; all below `info.vocab_size`.
+    - `generation_defaults`: how the model's authors want it sampled, by the names of GenerationOptions and `do_sample`.
+    - `load_s`: seconds from the call to now.
+    - `notices`: what the user should know about how it was loaded, one line each.
+    """
+
+    tokenizer: Any
+    model: Any
+    info: ModelInfo
+    end_token_ids: frozenset[int]
+    generation_defaults: Mapping[str, Any]
+    load_s: float
+    notices: tuple[str, ...] = ()
+
+
+def resolve_model(
+    spec: ModelSpec, *, explicit: bool, offline: bool = False, on_progress: OnProgress | None = None
+) -> ResolvedModel:
+    """Find the files of `spec`, downloading them where they are not on this disk.
+
+    A model that was not chosen explicitly gives way to the starter when the hub cannot be reached, and `notice` says
+    so. A model that the user named is that model or an error.
+
+    Raises:
+        InvalidRequest, ModelNotFound: the name is wrong, or nothing has it.
+        HubUnavailable: it is not here, and the hub is off or cannot be reached.
+        LocalLLMError: all that `store.hub.pull` raises.
+    """
+    name = parse_name(spec.ref, spec.revision)
+    spec = dataclasses.replace(spec, ref=name.ref, revision=name.revision)
+    if name.kind != "hub":
+        return ResolvedModel(spec, _starter_folder() if name.path is None else name.path)
+    local = find_local(name.ref, name.revision)
+    if local is not None:
+        return ResolvedModel(spec, local)
+    try:
+        return ResolvedModel(spec, _fetch(name, explicit=explicit, offline=offline, on_progress=on_progress))
+    except HubUnavailable as error:
+        if explicit:
+            raise
+        return _fall_back(spec, error)
+
+
+def load_tokenizer_and_model(
+    spec: ModelSpec, *, path: Path | None = None, on_progress: OnProgress | None = None
+) -> LoadedModel:
+    """Load a model from `path`, or from wherever `resolve_model` finds it when the caller chose it by name.
+
+    Files are judged before torch allocates anything, so a damaged model fails within seconds.
+
+    Raises:
+        ModelNotFound, ModelCorrupt, UnsafeWeights, UnsupportedTask: the files are not there, damaged, or not for us.
+        InsufficientMemory: it does not fit, by the headers of its weights.
+        InvalidRequest: a device this machine does not have, or a longer context than the model has.
+    """
+    began = time.perf_counter()
+    if path is None:
+        resolved = resolve_model(spec, explicit=True, on_progress=on_progress)
+        spec, path = resolved.spec, resolved.path
+    if not path.is_dir():
+        raise ModelNotFound(f"There is no directory {str(path)!r}.")
+    config = read_config(path)
+    defaults = generation_defaults(path)
+    window = context_length(config.values, spec.context_length)
+
+    # Late: torch and transformers take seconds to import, and a wrong name or folder is known by now.
+    from llm_local.loaders.causal_lm import load_tokenizer, load_weights, make_config
+    from llm_local.loaders.devices import place
+
+    trust = spec.trust_remote_code
+    made = make_config(config, path, trust_remote_code=trust)
+    weights = read_weights(path)
+    placement = place(spec, weights)
+    report = on_progress or (lambda event: None)
+    report(Progress("loading", 0, weights.num_bytes, spec.ref))
+    tokenizer = load_tokenizer(path, made, trust_remote_code=trust)
+    model = load_weights(path, config, made, placement, trust=trust)
+    report(Progress("loading", weights.num_bytes, weights.num_bytes, spec.ref))
+    info = _describe(spec, path, tokenizer, model, window)
+    ends = end_token_ids(path, config.values, tokenizer, info.vocab_size)
+    notices = (placement.notice,) if placement.notice else ()
+    return LoadedModel(tokenizer, model, info, ends, defaults, time.perf_counter() - began, notices)
+
+
+def get_model_info(loaded: LoadedModel) -> ModelInfo:
+    """The facts about a loaded model."""
+    return loaded.info
+
+
+def _fetch(name: ModelName, *, explicit: bool, offline: bool, on_progress: OnProgress | None) -> Path:
+    if offline or is_offline():
+        raise HubUnavailable(
+            f"{name.ref} is not on this machine, and the hub is switched off (offline).",
+            "Go online once to fetch it, or use a model that is here; `--model starter` always works.",
+        )
+    # Late: the network is loaded only by a run that needs it.
+    from llm_local.store.hub import OFFLINE_AFTER_S, pull
+
+    patience = None if explicit else OFFLINE_AFTER_S
+    return pull(name.ref, name.revision, on_progress=on_progress, answer_within_s=patience)
+
+
+def _fall_back(spec: ModelSpec, error: HubUnavailable) -> ResolvedModel:
+    folder = _starter_folder()
+    limit = spec.context_length
+    if limit is not None:  # chosen for the other model; the starter's own window may be shorter
+        limit = min(limit, context_length(read_config(folder).values, None))
+    starter = dataclasses.replace(spec, ref=STARTER, revision=None, context_length=limit)
+    reason = error.message.rstrip(".")
+    notice = (
+        f"Using the starter model, because {spec.ref} is not on this machine and cannot be fetched: {reason}. "
+        f"For the real one run again when the hub can be reached."
+    )
+    return ResolvedModel(starter, folder, notice)
+
+
+def _starter_folder() -> Path:
+    """Where the starter model lies: inside the installed package."""
+    folder = Path(__file__).parent / STARTER
+    if not (folder / CONFIG).is_file():
+        raise ModelNotFound(
+            "The starter model is not part of this installation.",
+            "Install llm-local again, or name another model.",
+        )
+    return folder
+
+
+def _describe(spec: ModelSpec, path: Path, tokenizer: Any, model: Any, window: int) -> ModelInfo:
+    parameters = list(model.parameters())
+    return ModelInfo(
+        ref=spec.ref,
+        path=str(path),
+        architecture=type(model).__name__,
+        num_parameters=sum(one.numel() for one in parameters),
+        weight_bytes=sum(one.numel() * one.element_size() for one in parameters),
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
+        context_length=window,
+        vocab_size=int(model.get_output_embeddings().weight.shape[0]),
+        has_chat_template=bool(getattr(tokenizer, "chat_template", None)),
+    )
