@@ -100,7 +100,7 @@ class Bench:
         self.generator = FakeGenerator(events, notices)
         self.config: Config | None = None
         self.signals = StopSignals(Messages(self.stderr))
-        self._model = OpenModel(self.generator, INFO, defaults or {}, 0.5, fallback)  # type: ignore[arg-type]
+        self._model = OpenModel(self.generator, INFO, defaults or {}, 0.5, (fallback,))  # type: ignore[arg-type]
         self._failure = failure
 
     def run(self, *words: str) -> int:

@@ -39,13 +39,13 @@ __all__ = ["OneShot", "OpenModel", "open_model"]
 
 @dataclass(frozen=True, slots=True)
 class OpenModel:
-    """A model ready to answer. `notice` says in one line when it is not the one that was meant."""
+    """A model ready to answer. `notices` are lines people should see: another model than the default, and such."""
 
     generator: TextGenerator
     info: ModelInfo
     generation_defaults: Mapping[str, Any]
     load_s: float
-    notice: str = ""
+    notices: tuple[str, ...] = ()
 
 
 def open_model(config: Config, on_progress: Callable[[Progress], None]) -> OpenModel:
@@ -54,8 +54,7 @@ def open_model(config: Config, on_progress: Callable[[Progress], None]) -> OpenM
     Raises:
         LocalLLMError: it cannot be found, reached, read or held in memory.
     """
-    # Late: these import torch.
-    from llm_local.generator import TextGenerator
+    # Late: what can be wrong without a model is found without it.
     from llm_local.model_loader import load_tokenizer_and_model, resolve_model
 
     resolved = resolve_model(
@@ -65,8 +64,15 @@ def open_model(config: Config, on_progress: Callable[[Progress], None]) -> OpenM
         on_progress=on_progress,
     )
     loaded = load_tokenizer_and_model(resolved.spec, path=resolved.path, on_progress=on_progress)
+    # Late: it imports torch, and most failures are known by now.
+    from llm_local.generator import TextGenerator
+
     return OpenModel(
-        TextGenerator(loaded), loaded.info, loaded.generation_defaults, loaded.load_s, resolved.notice
+        TextGenerator(loaded),
+        loaded.info,
+        loaded.generation_defaults,
+        loaded.load_s,
+        (resolved.notice, *loaded.notices),
     )
 
 
@@ -157,7 +163,8 @@ class OneShot:
     def _ask(self, args: argparse.Namespace, config: Config, prompt: str) -> int:
         model = self._open(config, self._progress)
         self._progress.close()
-        self._notice(model.notice)
+        for notice in model.notices:
+            self._notice(notice)
         prepared = _prepare(model.generator, config.with_profile(model.generation_defaults), args, prompt)
         for notice in prepared.notices:
             self._notice(notice)
