@@ -18,7 +18,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # A library's import name, where it is not its package's.
 IMPORT_NAMES = {"python-dotenv": "dotenv", "pyyaml": "yaml"}
 # Needed though no module of ours imports it.
-NEEDED_BY_OTHERS = {"jinja2": "transformers renders chat templates with it"}
+NEEDED_BY_OTHERS = {
+    "accelerate": "transformers spreads a model over several devices with it",
+    "huggingface_hub": "transformers reads model folders through it",
+    "jinja2": "transformers renders chat templates with it",
+}
 
 
 def _normal(name: str) -> str:
