@@ -1,0 +1,1 @@
+"""Everything that makes the starter model: corpus, tokenizer, training, evaluation, model card."""

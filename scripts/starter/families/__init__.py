@@ -1,0 +1,1 @@
+"""One module per family of dialogues. Each offers functions from ``Slots`` to a dialogue or an exchange."""
