@@ -74,3 +74,42 @@ def test_the_price_of_a_token_is_known_before_the_first(model_type):
     engine.step()
     expected = ALLOCATION_TOKENS * kv_bytes_per_token(tiny_model(model_type))
     assert engine.stats()["kv_used_bytes"] == expected
+
+
+def test_a_window_keeps_what_its_queries_can_see_and_little_more():
+    """Returned keys are exactly those from the first new token's window on; storage stays bounded."""
+    state = SequenceKV(KVBudget(None), expected_tokens=5000, bytes_per_token=0)
+    keys, values = random_kv(5000)
+    start = 0
+    for length in [300, 1, 1, 512, 1, 1, 1, 700, *[1] * 3000]:
+        got, _ = state.append(
+            0, keys[:, start : start + length], values[:, start : start + length], window=64
+        )
+        first = max(0, start + 1 - 64)
+        start += length
+        assert torch.equal(got, keys[:, first:start])
+        assert state.num_bytes <= 2 * 2 * 4 * 4 * 1024
+
+
+def test_a_fork_is_a_copy_of_a_beginning():
+    budget = KVBudget(None)
+    source = SequenceKV(budget, expected_tokens=600, bytes_per_token=0)
+    keys, values = random_kv(600)
+    source.append(0, keys, values)
+    fork = SequenceKV(budget, expected_tokens=400, bytes_per_token=0)
+    assert fork.fork(source, 350)
+    more_keys, more_values = random_kv(50)
+    got, _ = fork.append(0, more_keys, more_values)
+    assert torch.equal(got, torch.cat([keys[:, :350], more_keys], dim=1))
+    assert torch.equal(source.append(0, *random_kv(1))[0][:, :600], keys), "the source is untouched"
+    assert budget.used_bytes == source.num_bytes + fork.num_bytes
+
+
+def test_a_window_that_moved_on_cannot_be_forked_further_back():
+    source = SequenceKV(KVBudget(None), expected_tokens=10, bytes_per_token=0)
+    for _ in range(40):
+        source.append(0, *random_kv(20), window=16)
+    assert SequenceKV(KVBudget(None), 10, 0).fork(source, 800)
+    refused = SequenceKV(KVBudget(None), 10, 0)
+    assert not refused.fork(source, 100)
+    assert refused.num_bytes == 0

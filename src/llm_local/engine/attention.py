@@ -25,12 +25,11 @@ ATTENTION_NAME = "llm_local_ragged"
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """`length` tokens at `offset` of the packed row, which follow `past` earlier tokens of their sequence."""
+    """`length` tokens at `offset` of the packed row, the next ones of the sequence whose memory is `kv`."""
 
     kv: SequenceKV
     offset: int
     length: int
-    past: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +74,8 @@ def ragged_attention(
     outputs = []
     for segment in segments:
         here = slice(segment.offset, segment.offset + segment.length)
-        keys, values = segment.kv.append(layer, key[0, :, here], value[0, :, here])
-        outputs.append(_attend(query[0, :, here], keys, values, segment.past, shape))
+        keys, values = segment.kv.append(layer, key[0, :, here], value[0, :, here], sliding_window)
+        outputs.append(_attend(query[0, :, here], keys, values, shape))
     packed = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
     return packed.transpose(0, 1).unsqueeze(0), None
 
@@ -86,21 +85,15 @@ def register() -> None:
     AttentionInterface.register(ATTENTION_NAME, ragged_attention)
 
 
-def _attend(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, past: int, shape: _Shape
-) -> torch.Tensor:
-    """One sequence: `query` `[heads, new, dim]`, `keys`, `values` `[kv_heads, past + new, dim]`."""
-    if shape.window is not None and past + 1 > shape.window:
-        # whatever lies before the first query's window is invisible to all queries
-        first = past + 1 - shape.window
-        keys, values, past = keys[:, first:], values[:, first:], past - first
+def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, shape: _Shape) -> torch.Tensor:
+    """One sequence: `query` `[heads, new, dim]`, `keys`, `values` `[kv_heads, visible, dim]`; both end together."""
     heads, new, dim = query.shape
     if new == 1 and shape.plain:
         # A group's queries see the same keys: make them rows of one small product, K/V unrepeated.
         grouped = query.view(keys.shape[0], -1, dim)
         output = scaled_dot_product_attention(grouped[None], keys[None], values[None], scale=shape.scale)
         return output.view(heads, 1, -1)
-    visible = _visible(new, keys.shape[1], past, shape.window, query.device)
+    visible = _visible(new, keys.shape[1], shape.window, query.device)
     if not shape.plain:
         return _attend_explicitly(query, keys, values, visible, shape)
     return scaled_dot_product_attention(
@@ -114,13 +107,11 @@ def _attend(
     )[0]
 
 
-def _visible(
-    new: int, total: int, past: int, window: int | None, device: torch.device
-) -> torch.Tensor | None:
+def _visible(new: int, total: int, window: int | None, device: torch.device) -> torch.Tensor | None:
     """Boolean `[new, total]`, true where a query may look; None when plain causal attention says the same."""
-    if past == 0 and (window is None or total <= window):
+    if new == total and (window is None or total <= window):
         return None
-    query_position = torch.arange(past, past + new, device=device)[:, None]
+    query_position = torch.arange(total - new, total, device=device)[:, None]
     key_position = torch.arange(total, device=device)[None, :]
     visible = key_position <= query_position
     if window is not None:

@@ -41,7 +41,7 @@ class PackedRunner:
         for chunk in chunks:
             past = chunk.sequence.num_computed
             state = cast(SequenceKV, chunk.sequence.state)
-            segments.append(Segment(state, len(token_ids), chunk.length, past))
+            segments.append(Segment(state, len(token_ids), chunk.length))
             token_ids += chunk.token_ids
             positions += range(past, past + chunk.length)
             if chunk.completes:
