@@ -72,7 +72,13 @@ class ScriptedEngine:
         return bool(self._active)
 
     def stats(self) -> dict[str, int]:
-        return {"waiting": 0, "running": len(self._active), "kv_used_bytes": 0, "kv_limit_bytes": -1}
+        return {
+            "waiting": 0,
+            "running": len(self._active),
+            "kv_used_bytes": 0,
+            "prefix_cache_bytes": 0,
+            "kv_limit_bytes": -1,
+        }
 
     def _step_one(self, sequence_id: str) -> list[EngineStep]:
         request, script, done = self._active[sequence_id]

@@ -105,7 +105,13 @@ def test_cancel_ends_within_one_step_and_frees_memory():
     ends = [step for step in engine.step() if isinstance(step, TokenStep) and step.last]
     assert [(step.sequence_id, step.finish_reason) for step in ends] == [("a", "cancelled")]
     drain(engine)
-    assert engine.stats() == {"waiting": 0, "running": 0, "kv_used_bytes": 0, "kv_limit_bytes": -1}
+    assert engine.stats() == {
+        "waiting": 0,
+        "running": 0,
+        "kv_used_bytes": 0,
+        "prefix_cache_bytes": 0,
+        "kv_limit_bytes": -1,
+    }
 
 
 def test_cancel_while_waiting():

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 
 from llm_local.engine.kv_cache import KVBudget
+from llm_local.engine.prefix_cache import PrefixCache
 from llm_local.engine.protocol import EngineStep, PrefillStep, TokenRequest, TokenStep
 from llm_local.engine.scheduler import Scheduler
 from llm_local.engine.sequence import Chunk, Sequence, SequenceState
@@ -48,13 +49,14 @@ class BatchEngine:
         *,
         context_length: int,
         vocab_size: int,
+        prefix_cache: PrefixCache | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runner = runner
         self._context_length = context_length
         self._vocab_size = vocab_size
         self._clock = clock
-        self._scheduler = Scheduler(runner.budget, runner.max_chunk_tokens)
+        self._scheduler = Scheduler(runner.budget, runner.max_chunk_tokens, prefix_cache)
         self._sequences: dict[str, Sequence] = {}
 
     def submit(self, request: TokenRequest) -> None:
@@ -97,12 +99,13 @@ class BatchEngine:
         return bool(self._sequences)
 
     def stats(self) -> Mapping[str, int]:
-        """Counts now. `kv_limit_bytes` is -1 without a limit."""
-        budget = self._runner.budget
+        """Counts now. `kv_used_bytes` includes the prefix cache; `kv_limit_bytes` is -1 without a limit."""
+        budget, cache = self._runner.budget, self._scheduler.prefix_cache
         return {
             "waiting": len(self._scheduler.waiting),
             "running": len(self._scheduler.running),
             "kv_used_bytes": budget.used_bytes,
+            "prefix_cache_bytes": 0 if cache is None else cache.num_bytes,
             "kv_limit_bytes": -1 if budget.limit_bytes is None else budget.limit_bytes,
         }
 
@@ -216,7 +219,7 @@ class BatchEngine:
         finish_reason: FinishReason | None = None,
         error: LocalLLMError | None = None,
     ) -> TokenStep:
-        self._scheduler.remove(sequence)
+        self._scheduler.remove(sequence, keep=error is None)
         del self._sequences[sequence.sequence_id]
         return TokenStep(
             sequence.sequence_id,

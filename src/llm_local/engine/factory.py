@@ -9,6 +9,7 @@ import torch
 
 from llm_local.engine.engine import BatchEngine, Runner
 from llm_local.engine.kv_cache import KVBudget
+from llm_local.engine.prefix_cache import PrefixCache
 from llm_local.engine.protocol import TokenRequest
 from llm_local.engine.runner import PackedRunner
 from llm_local.engine.sequence import Chunk, Sequence
@@ -60,10 +61,22 @@ PROVEN = frozenset(
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
-def make_engine(model: Any, *, context_length: int, kv_limit_bytes: int | None = None) -> BatchEngine:
-    """An engine over a transformers causal model; `context_length` in tokens, K/V memory in bytes (None: no limit)."""
+def make_engine(
+    model: Any, *, context_length: int, kv_limit_bytes: int | None = None, prefix_cache_bytes: int = 0
+) -> BatchEngine:
+    """An engine over a transformers causal model.
+
+    `context_length` in tokens; `kv_limit_bytes` for all keys and values (None: no limit), of which the prefix cache
+    may keep `prefix_cache_bytes` (0: none). Only the packed path can reuse a prefix.
+    """
     runner = make_runner(model, KVBudget(kv_limit_bytes))
-    return BatchEngine(runner, context_length=context_length, vocab_size=_vocab_size(model))
+    reuses = prefix_cache_bytes > 0 and isinstance(runner, PackedRunner)
+    return BatchEngine(
+        runner,
+        context_length=context_length,
+        vocab_size=_vocab_size(model),
+        prefix_cache=PrefixCache(prefix_cache_bytes) if reuses else None,
+    )
 
 
 def make_runner(model: Any, budget: KVBudget) -> Runner:

@@ -137,6 +137,11 @@ class SequenceKV:
             self._put(index, layer.continued(capacity, start, length))
         return True
 
+    def beginning(self, length: int) -> SequenceKV | None:
+        """A copy of the first `length` tokens that takes no more room than they need; None when some are gone."""
+        copy = SequenceKV(self._budget, length, self._bytes_per_token)
+        return copy if copy.fork(self, length) else None
+
     def free(self) -> None:
         """Give everything back to the budget. The sequence can start again from nothing."""
         self._budget.used_bytes -= self.num_bytes

@@ -8,8 +8,10 @@ preempted: its memory is freed and it is computed again later, with the tokens i
 from __future__ import annotations
 
 from collections import deque
+from typing import cast
 
-from llm_local.engine.kv_cache import KVBudget
+from llm_local.engine.kv_cache import KVBudget, SequenceKV
+from llm_local.engine.prefix_cache import MIN_MATCH_TOKENS, PrefixCache, common_length
 from llm_local.engine.sequence import Chunk, Sequence
 
 __all__ = ["Scheduler"]
@@ -18,8 +20,11 @@ __all__ = ["Scheduler"]
 class Scheduler:
     """Two lists: `waiting` in order of arrival, `running` in order of admission."""
 
-    def __init__(self, budget: KVBudget, max_chunk_tokens: int | None) -> None:
+    def __init__(
+        self, budget: KVBudget, max_chunk_tokens: int | None, prefix_cache: PrefixCache | None = None
+    ) -> None:
         self.budget = budget
+        self.prefix_cache = prefix_cache
         self._max_chunk_tokens = max_chunk_tokens
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
@@ -29,13 +34,17 @@ class Scheduler:
         """Queue a new sequence."""
         self.waiting.append(sequence)
 
-    def remove(self, sequence: Sequence) -> None:
-        """Take a sequence out, wherever it is, and free its memory."""
+    def remove(self, sequence: Sequence, *, keep: bool) -> None:
+        """Take a sequence out, wherever it is; its memory is freed, or with `keep` left to the prefix cache."""
         if sequence in self.running:
             self.running.remove(sequence)
         else:
             self.waiting.remove(sequence)
-        sequence.state.free()
+        if keep and self.prefix_cache is not None:
+            computed = sequence.tokens[: sequence.num_computed]
+            self.prefix_cache.put(sequence.request.owner, computed, cast(SequenceKV, sequence.state))
+        else:
+            sequence.state.free()
 
     def schedule(self) -> list[Chunk]:
         """The chunks of the next forward pass; empty when nothing waits or runs."""
@@ -60,18 +69,47 @@ class Scheduler:
         for sequence in [s for s in self.running if s.num_pending > 1] + list(self.waiting):
             length = sequence.num_pending if left is None else min(left, sequence.num_pending)
             # the first chunk allocates for the whole prompt, so this is asked in earnest once per prompt
-            need_bytes = promised_bytes + sequence.state.bytes_to_append(length)
-            if length == 0 or not self.budget.fits(need_bytes):
+            if length == 0 or not self._fits(promised_bytes + sequence.state.bytes_to_append(length)):
                 break
-            promised_bytes = need_bytes
             if sequence not in self.running:
+                self._reuse(sequence)
                 self.waiting.remove(sequence)
                 self.running.append(sequence)
+                length = min(length, sequence.num_pending)
+            promised_bytes += sequence.state.bytes_to_append(length)
             chunks.append(Chunk(sequence, length))
             if left is None:
                 break
             left -= length
         return chunks
+
+    def _reuse(self, sequence: Sequence) -> None:
+        """Start a sequence as a copy of the longest computed beginning that its owner has, running or finished."""
+        if self.prefix_cache is None:
+            return
+        owner = sequence.request.owner
+        # the last token always runs: its logits give the next one
+        wanted = sequence.tokens[:-1]
+        candidates = [
+            (common_length(other.tokens[: other.num_computed], wanted), other.state)
+            for other in self.running
+            if other.request.owner == owner
+        ]
+        found = self.prefix_cache.find(owner, wanted)
+        if found is not None:
+            candidates.append((found[1], found[0]))
+        length, source = max(candidates, key=lambda c: c[0], default=(0, None))
+        if length >= MIN_MATCH_TOKENS and cast(SequenceKV, sequence.state).fork(
+            cast(SequenceKV, source), length
+        ):
+            sequence.start_at(length)
+
+    def _fits(self, num_bytes: int) -> bool:
+        """True when there is room, made by forgetting what finished sequences left where needed."""
+        while not self.budget.fits(num_bytes):
+            if self.prefix_cache is None or not self.prefix_cache.evict():
+                return False
+        return True
 
     def stuck(self) -> Sequence | None:
         """The sequence that waits although nothing else holds memory: it has outgrown the budget for good."""
@@ -79,7 +117,7 @@ class Scheduler:
 
     def _make_room(self, sequence: Sequence, promised_bytes: int) -> bool:
         """Preempt the youngest until `sequence` can grow by one token. False when it had to go itself."""
-        while not self.budget.fits(promised_bytes + sequence.state.bytes_to_append(1)):
+        while not self._fits(promised_bytes + sequence.state.bytes_to_append(1)):
             youngest = self.running.pop()
             youngest.restart()
             self.waiting.appendleft(youngest)

@@ -41,6 +41,7 @@ class Sequence:
         self.max_tokens = max_tokens
         self.tokens: list[int] = list(request.prompt_ids)
         self.num_computed = 0
+        self.num_cached = 0
         self.cancelled = False
         self.submitted_at = 0.0
         self.scheduled_at: float | None = None
@@ -66,6 +67,12 @@ class Sequence:
         """Tokens that have not gone through the model: 1 while decoding, more in prefill."""
         return len(self.tokens) - self.num_computed
 
+    def start_at(self, num_cached: int) -> None:
+        """The first `num_cached` tokens are already in memory, copied from another sequence."""
+        self.num_computed = num_cached
+        if self.num_completion_tokens == 0:
+            self.num_cached = num_cached
+
     def restart(self) -> None:
         """Preempt: free the memory and compute everything again later. Sampled tokens stay."""
         self.state.free()
@@ -76,7 +83,7 @@ class Sequence:
         scheduled_at = now if self.scheduled_at is None else self.scheduled_at
         first_token_at = now if self.first_token_at is None else self.first_token_at
         return SequenceReport(
-            usage=Usage(prompt_tokens=self.num_prompt_tokens, completion_tokens=self.num_completion_tokens),
+            usage=Usage(self.num_prompt_tokens, self.num_cached, self.num_completion_tokens),
             timings=Timings(
                 queued_s=scheduled_at - self.submitted_at,
                 prefill_s=first_token_at - scheduled_at,
