@@ -40,7 +40,7 @@ def choose_class(config: ModelConfig) -> Any:
         return getattr(_module(config.model_type), architecture)
     if config.has_own_code and not _is_known(config.model_type, architecture):
         raise UnsafeWeights(
-            f"{architecture or config.model_type} runs only with code that comes with the model, which is off by default.",
+            f"{architecture or config.model_type} runs only with code that comes with the model, which is off.",
             "Choose another model, or trust this one's code explicitly.",
             file="config.json",
         )

@@ -37,7 +37,7 @@ _WELL_KNOWN: Final = (
 )
 _PART: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _REVISION: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,199}")
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s]+/?(?P<rest>\S*)")
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s]*/?(?P<rest>\S*)")
 _PATH_STARTS: Final = ("./", "../", "/", "~")
 _MAX_TEXT: Final = 4096
 _MAX_PART_BYTES: Final = 255
@@ -73,7 +73,7 @@ def parse_name(text: str, revision: str | None = None) -> ModelName:
         if revision is not None:
             raise InvalidRequest("The starter model has no revisions.", param="revision")
         return ModelName("starter", STARTER)
-    if text in (".", "..") or text.startswith(_PATH_STARTS) or _is_directory(Path(text)):
+    if text in (".", "..") or text.startswith(_PATH_STARTS) or (text and _is_directory(Path(text))):
         return _directory(text, revision)
     return _hub_name(text, revision)
 
