@@ -13,7 +13,7 @@ if find_spec("llm_local") is None:  # not installed: run from the checkout this 
 
 from llm_local import __version__
 from llm_local.errors import LocalLLMError
-from llm_local.terminal.exit_codes import OK
+from llm_local.terminal.exit_codes import OK, leave
 from llm_local.terminal.flags import FlagParser, add_request_flags, add_setting_flags
 from llm_local.terminal.signals import StopSignals
 from llm_local.terminal.streams import STDOUT, AnswerWriter, Messages, hold_standard_streams
@@ -92,4 +92,4 @@ def _one_shot(answer: AnswerWriter, messages: Messages, signals: StopSignals) ->
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -9,9 +9,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,31 @@ def start(*words: str, **details: object) -> subprocess.Popen:
     )
 
 
+class _NothingHere(BaseHTTPRequestHandler):
+    """A hub that knows no model."""
+
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.send_header("X-Error-Code", "RepoNotFound")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def empty_hub() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _NothingHere) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
 def assert_one_error_line(done: Done, code: int, *parts: str) -> None:
     assert done.code == code, done.err
     assert done.out == b""
@@ -92,9 +119,8 @@ def test_help_and_version_import_nothing_heavy() -> None:
         done = run(flag)
         assert (done.code, done.err) == (0, "")
         assert done.out.startswith(begin)
-    watched = "import sys, runpy; sys.argv = ['run_once.py', '--help']\n"
-    watched += f"try: runpy.run_path({SCRIPT!r}, run_name='__main__')\n"
-    watched += "except SystemExit: print(*sys.modules, file=sys.stderr)"
+    watched = f"import sys, runpy; main = runpy.run_path({SCRIPT!r})['main']; main(['--help'])\n"
+    watched += "print(*sys.modules, file=sys.stderr)"
     done_names = subprocess.run([sys.executable, "-c", watched], capture_output=True, text=True, timeout=60)
     loaded = {name.partition(".")[0] for name in done_names.stderr.split()}
     assert "llm_local" in loaded
@@ -135,12 +161,19 @@ def test_a_closed_or_full_stdout_without_a_model() -> None:
     assert done.code in (0, 141) and done.err == ""  # a pipe may take it all before its reader goes
 
 
-def test_what_is_no_model_has_its_code(tmp_path: Path, endless: str) -> None:
+def test_a_name_nobody_has_is_3(empty_hub: str) -> None:
+    done = run("--model", "some/model", "hi", env={"HF_ENDPOINT": empty_hub})
+    assert_one_error_line(done, 3, "some/model")
     assert_one_error_line(run("--model", "./nowhere", "hi"), 3, "nowhere")
-    assert_one_error_line(run("--model", "some/model", "hi"), 5, "some/model")
+
+
+def test_what_is_no_model_has_its_code(tmp_path: Path, endless: str) -> None:
+    assert_one_error_line(run("--model", "some/model", "hi"), 5, "127.0.0.1:9")
     assert_one_error_line(run("--model", "some/model", "--offline", "hi"), 5, "some/model")
     (tmp_path / "empty").mkdir()
-    assert_one_error_line(run("--model", str(tmp_path / "empty"), "hi"), 7, "empty")
+    assert_one_error_line(run("--model", str(tmp_path / "empty"), "hi"), 3, "empty", "config.json")
+    (tmp_path / "empty" / "config.json").write_bytes((Path(endless) / "config.json").read_bytes())
+    assert_one_error_line(run("--model", str(tmp_path / "empty"), "hi"), 7, "model.safetensors")
     broken = tmp_path / "broken"
     broken.mkdir()
     for file in Path(endless).iterdir():
@@ -228,8 +261,8 @@ def test_a_signal_keeps_the_partial_answer(number: int, code: int, word: str, en
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
-def test_ctrl_c_while_torch_is_imported_is_quiet() -> None:
-    with start("--model", "starter", "hi") as process:
+def test_ctrl_c_while_torch_is_imported_is_quiet(endless: str) -> None:
+    with start("--model", endless, *TALK) as process:
         maps = Path(f"/proc/{process.pid}/maps")
         until = time.monotonic() + 30
         while "libtorch" not in maps.read_text() and time.monotonic() < until:
@@ -240,7 +273,7 @@ def test_ctrl_c_while_torch_is_imported_is_quiet() -> None:
 
 
 def _on_a_terminal(*words: str, env: Mapping[str, str], keys: bytes = b"") -> tuple[int, str]:
-    """Run with a terminal on all three streams, press `keys` once there is output; what the screen got."""
+    """Run with a terminal on all three streams, press `keys` once it answers; what the screen got."""
     main, side = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, SCRIPT, *words],
@@ -258,7 +291,7 @@ def _on_a_terminal(*words: str, env: Mapping[str, str], keys: bytes = b"") -> tu
             screen += os.read(main, 4096)
         except OSError:  # the last one on the other side has gone
             break
-        if keys and len(screen) > 20:
+        if keys and len(screen.partition(b"--- end of prompt ---")[2]) > 20:
             os.write(main, keys)
             keys = b""
     os.close(main)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -94,3 +97,23 @@ def test_a_huge_message_stays_readable() -> None:
 
 def test_no_token_is_told() -> None:
     assert "hf_" not in error_line(AccessDenied("The hub refused hf_abcdefghijklmnop."))
+
+
+def test_leaving_runs_exit_functions_and_nothing_else() -> None:
+    program = """
+import atexit, os
+from llm_local.terminal.exit_codes import leave
+class Late:
+    def __del__(self):
+        os.write(1, b"teardown")
+late = Late()
+atexit.register(os.write, 1, b"exit function")
+leave(7)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        timeout=30,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"exit function", b"")
