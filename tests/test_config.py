@@ -16,6 +16,7 @@ import pytest
 from llm_local.config import SETTINGS, Config, load_config
 from llm_local.errors import ConfigError
 from llm_local.options import BOUNDS, UNSET, GenerationOptions
+from llm_local.specs import MemoryLimits
 
 SECRET = "hf_ThisMustNeverBeSeen0123456789"
 Write = Callable[[str], Path]
@@ -47,6 +48,8 @@ def test_the_defaults() -> None:
         "torch_dtype": "auto",
         "device_map": "auto",
         "context_length": None,
+        "kv_cache_mb": None,
+        "prefix_cache": True,
         "system_prompt": None,
         "max_new_tokens": 512,
         "temperature": 0.7,
@@ -288,6 +291,12 @@ def test_model_spec() -> None:
     spec = config_of(MODEL_ID="org/m", TORCH_DTYPE="float32", USE_GPU="0", CONTEXT_LENGTH="99").model_spec()
     assert (spec.ref, spec.dtype, spec.device, spec.context_length) == ("org/m", "float32", "cpu", 99)
     assert spec.trust_remote_code is False
+
+
+def test_memory_limits_are_in_bytes() -> None:
+    limits = config_of(KV_CACHE_MB="3", PREFIX_CACHE="no").memory_limits()
+    assert limits == MemoryLimits(kv_cache_bytes=3 * 2**20, prefix_cache=False)
+    assert config_of().memory_limits() == MemoryLimits(kv_cache_bytes=None, prefix_cache=True)
 
 
 def test_no_setting_can_turn_on_remote_code() -> None:

@@ -28,7 +28,7 @@ from llm_local.settings.sources import (
     from_environment,
     from_flags,
 )
-from llm_local.specs import DeviceName, ModelSpec
+from llm_local.specs import DeviceName, MemoryLimits, ModelSpec
 
 __all__ = [
     "DEFAULT_ENV_FILE",
@@ -137,6 +137,11 @@ class Config(Settings):
             device=self.get_device(),
             context_length=self.context_length,
         )
+
+    def memory_limits(self) -> MemoryLimits:
+        """How much memory generation may take beside the weights."""
+        kv_cache_bytes = None if self.kv_cache_mb is None else self.kv_cache_mb * 2**20
+        return MemoryLimits(kv_cache_bytes=kv_cache_bytes, prefix_cache=self.prefix_cache)
 
     def hub_environment(self) -> dict[str, str]:
         """Variables the hub library reads when it is imported; a door puts them into `os.environ` before that.

@@ -16,9 +16,11 @@ from llm_local.engine.factory import make_engine
 from llm_local.engine.protocol import Engine, PrefillStep, TokenRequest, TokenStep
 from llm_local.errors import InvalidRequest
 from llm_local.events import Completion, Event, Finish, Progress, fold
+from llm_local.loaders.devices import available_bytes
 from llm_local.messages import Message, ToolDefinition
 from llm_local.model_loader import LoadedModel
 from llm_local.options import GenerationOptions
+from llm_local.specs import MemoryLimits
 from llm_local.text.fit import fit
 from llm_local.text.pipeline import TextPipeline
 from llm_local.text.templates import ChatTemplate, RenderedPrompt
@@ -39,7 +41,8 @@ class PreparedRequest:
 class TextGenerator:
     """Generates with one loaded model.
 
-    `defaults` apply where a call brings no options of its own. `engine` replaces the real one in tests.
+    `defaults` apply where a call brings no options of its own; `memory` bounds keys and values. `engine` replaces
+    the real one in tests.
     """
 
     def __init__(
@@ -47,11 +50,12 @@ class TextGenerator:
         loaded: LoadedModel,
         *,
         defaults: GenerationOptions | None = None,
+        memory: MemoryLimits | None = None,
         engine: Engine | None = None,
     ) -> None:
         self._loaded = loaded
         self._defaults = GenerationOptions() if defaults is None else defaults
-        self._driver = InlineDriver(_engine_for(loaded) if engine is None else engine)
+        self._driver = InlineDriver(_engine_for(loaded, memory or MemoryLimits()) if engine is None else engine)
         self._template = ChatTemplate(loaded.tokenizer)
         self._numbers = itertools.count(1)
 
@@ -195,5 +199,13 @@ class EventStream:
             yield Finish(reason, step.report.usage, step.report.timings)
 
 
-def _engine_for(loaded: LoadedModel) -> Engine:
-    return make_engine(loaded.model, context_length=loaded.info.context_length)
+def _engine_for(loaded: LoadedModel, memory: MemoryLimits) -> Engine:
+    kv_limit_bytes = memory.kv_cache_bytes
+    if kv_limit_bytes is None:
+        kv_limit_bytes = available_bytes(loaded.info.device) // 2
+    return make_engine(
+        loaded.model,
+        context_length=loaded.info.context_length,
+        kv_limit_bytes=kv_limit_bytes,
+        prefix_cache_bytes=kv_limit_bytes // 2 if memory.prefix_cache else 0,
+    )

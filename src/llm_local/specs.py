@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["DeviceName", "DtypeName", "ModelInfo", "ModelSpec", "Quantization"]
+__all__ = ["DeviceName", "DtypeName", "MemoryLimits", "ModelInfo", "ModelSpec", "Quantization"]
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 DtypeName = Literal["auto", "float16", "bfloat16", "float32"]
@@ -27,6 +27,17 @@ class ModelSpec:
     quantization: Quantization = "none"
     context_length: int | None = None
     trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLimits:
+    """Memory for keys and values: `kv_cache_bytes` None means half of what is free once the model is loaded.
+
+    With `prefix_cache`, finished requests may keep half of it, for requests that begin like them.
+    """
+
+    kv_cache_bytes: int | None = None
+    prefix_cache: bool = True
 
 
 @dataclass(frozen=True, slots=True)

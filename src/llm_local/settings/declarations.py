@@ -100,6 +100,19 @@ class Settings:
         "Model",
         flag="--context-length",
     )
+    kv_cache_mb: int | None = _setting(
+        None,
+        number(Bound(1, 100_000_000, integer=True)),
+        "Memory for keys and values of all sequences, in MiB; not set means half of what is free after loading.",
+        "Model",
+    )
+    prefix_cache: bool = _setting(
+        True,
+        SWITCH,
+        "Keep what finished requests computed, in up to half of KV_CACHE_MB, so that a next turn reads only "
+        "what is new.",
+        "Model",
+    )
     system_prompt: str | None = _setting(
         None, TEXT, "Instruction put before every conversation.", "Generation",
         flag="--system-prompt", secrecy="private",

@@ -68,7 +68,7 @@ def open_model(config: Config, on_progress: Callable[[Progress], None]) -> OpenM
     from llm_local.generator import TextGenerator
 
     return OpenModel(
-        TextGenerator(loaded),
+        TextGenerator(loaded, memory=config.memory_limits()),
         loaded.info,
         loaded.generation_defaults,
         loaded.load_s,
