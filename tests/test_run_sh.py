@@ -458,6 +458,7 @@ def test_a_launcher_starts_its_door_or_says_that_it_is_not_built(
     assert "not built yet" in missing.stderr
     door = checkout.root / "src" / "llm_local" / f"{module}.py"
     door.parent.mkdir(parents=True)
+    (door.parent / "__init__.py").touch()
     door.write_text("import sys; print(sys.argv[1:])", encoding="utf-8")
     assert launch().stdout == "['--flag', 'two words']\n"
 
