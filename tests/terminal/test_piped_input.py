@@ -12,7 +12,13 @@ import pytest
 
 from llm_local.errors import InvalidRequest
 from llm_local.terminal import piped_input
-from llm_local.terminal.piped_input import MAX_INPUT_BYTES, compose_prompt, decode_input, read_input
+from llm_local.terminal.piped_input import (
+    MAX_INPUT_BYTES,
+    compose_prompt,
+    decode_argument,
+    decode_input,
+    read_input,
+)
 
 
 def _never_waits() -> None:
@@ -146,3 +152,10 @@ def test_raw_keeps_every_character_of_a_lone_input() -> None:
 def test_nothing_to_ask(argument: str | None, piped: str) -> None:
     with pytest.raises(InvalidRequest, match="No prompt"):
         compose_prompt(argument, piped)
+
+
+def test_arguments_are_utf_8_whatever_the_locale() -> None:
+    assert decode_argument("Grüße") == "Grüße"
+    assert decode_argument("Gr\udcc3\udcbc\udcc3\udc9fe") == "Grüße"  # how an ASCII locale delivers it
+    assert decode_argument("a\udcffb") == "a\ufffdb"
+    assert decode_argument("a\ud800b") == "a\ufffdb"

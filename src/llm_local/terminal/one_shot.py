@@ -24,10 +24,9 @@ from llm_local.privacy import apply_privacy_defaults
 from llm_local.specs import ModelInfo
 from llm_local.terminal.exit_codes import BROKEN_PIPE, OK, error_line, exit_code
 from llm_local.terminal.flags import request_options, setting_flags
-from llm_local.terminal.piped_input import compose_prompt, decode_input, read_input
+from llm_local.terminal.piped_input import compose_prompt, decode_argument, decode_input, read_input
 from llm_local.terminal.progress import ProgressReporter
 from llm_local.terminal.report import RunReport, error_object
-from llm_local.terminal.sanitize import replace_surrogates
 from llm_local.terminal.signals import StopSignals
 from llm_local.terminal.streams import STDIN, AnswerWriter, Messages
 
@@ -99,7 +98,7 @@ class OneShot:
     def run(self, args: argparse.Namespace) -> int:
         """Ask once, as `args` (from `flags`) say, and return the exit code. No failure escapes."""
         try:
-            self._repair(args)
+            self._decode(args)
             config = self._settings(args)
             return self._ask(args, config, self._read_prompt(args))
         except Exception as error:
@@ -123,12 +122,17 @@ class OneShot:
         self._messages.note(error_line(error))
         return code
 
-    def _repair(self, args: argparse.Namespace) -> None:
-        """Bytes of the command line that are not UTF-8 arrive as lone surrogates, which nothing can encode."""
-        fixed = {name: _repaired(getattr(args, name)) for name in ("prompt", "system_prompt", "stop")}
-        if any(value != getattr(args, name) for name, value in fixed.items()):
+    def _decode(self, args: argparse.Namespace) -> None:
+        """Make valid text of what the model will read; the name of a model stays as it is."""
+        broken = False
+        for name in ("prompt", "system_prompt", "stop"):
+            given = getattr(args, name)
+            words = given if isinstance(given, list) else [given]
+            decoded = [word and decode_argument(word) for word in words]
+            broken |= any(new != old and "\ufffd" in new for new, old in zip(decoded, words, strict=True))
+            setattr(args, name, decoded if isinstance(given, list) else decoded[0])
+        if broken:
             self._notice("The command line has bytes that are not UTF-8; they were replaced by U+FFFD.")
-        vars(args).update(fixed)
 
     def _settings(self, args: argparse.Namespace) -> Config:
         """Read and check all there is to set, and prepare the process for the libraries to come."""
@@ -231,9 +235,3 @@ def _prepare(
         return generator.prepare_text(prompt, options, reserve_explicit=explicit)
     system = [Message("system", config.system_prompt)] if config.system_prompt else []
     return generator.prepare_chat([*system, Message("user", prompt)], options, reserve_explicit=explicit)
-
-
-def _repaired(value: Any) -> Any:
-    if isinstance(value, list):
-        return [replace_surrogates(text) for text in value]
-    return None if value is None else replace_surrogates(value)

@@ -10,8 +10,9 @@ from typing import Final
 
 from llm_local.errors import InvalidRequest
 from llm_local.terminal.progress import format_bytes
+from llm_local.terminal.sanitize import replace_surrogates
 
-__all__ = ["MAX_INPUT_BYTES", "compose_prompt", "decode_input", "read_input"]
+__all__ = ["MAX_INPUT_BYTES", "compose_prompt", "decode_argument", "decode_input", "read_input"]
 
 MAX_INPUT_BYTES: Final = 16_000_000
 _CHUNK_BYTES: Final = 1 << 20
@@ -62,6 +63,19 @@ def decode_input(data: bytes) -> tuple[str, str]:
     if "\ufffd" in text and "\ufffd".encode() not in data:
         faults.append("bytes that are not UTF-8 (replaced by U+FFFD)")
     return text, f"stdin contains {' and '.join(faults)}; is it a binary file?" if faults else ""
+
+
+def decode_argument(text: str) -> str:
+    """A command-line word as UTF-8, whatever the locale; bytes that are not UTF-8 become U+FFFD.
+
+    Python hands on what it could not decode as lone surrogates, which no encoding can carry any further.
+    """
+    if replace_surrogates(text) == text:
+        return text
+    try:
+        return os.fsencode(text).decode("utf-8", "replace")
+    except UnicodeEncodeError:  # surrogates that do not stand for bytes
+        return replace_surrogates(text)
 
 
 def compose_prompt(argument: str | None, piped: str, *, exact: bool = False) -> str:
