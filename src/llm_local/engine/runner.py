@@ -10,6 +10,7 @@ import torch
 from llm_local.engine.attention import ATTENTION_NAME, Segment, register
 from llm_local.engine.kv_cache import KVBudget, SequenceKV, kv_bytes_per_token
 from llm_local.engine.sequence import Chunk
+from llm_local.engine.threads import threads_for, use_threads
 
 __all__ = ["PackedRunner"]
 
@@ -25,6 +26,7 @@ class PackedRunner:
         model.set_attn_implementation(ATTENTION_NAME)
         self._model = model
         self._device = model.device
+        self._num_threads = threads_for(model)
         self._bytes_per_token = kv_bytes_per_token(model)
         self.budget = budget
 
@@ -34,6 +36,7 @@ class PackedRunner:
 
     def run(self, chunks: SequenceOf[Chunk]) -> torch.Tensor:
         """One forward pass. Returns logits `[completing chunks, vocab]`, float32 on the CPU, in chunk order."""
+        use_threads(self._num_threads)
         token_ids: list[int] = []
         positions: list[int] = []
         segments: list[Segment] = []

@@ -15,6 +15,7 @@ import torch
 
 from llm_local.engine.kv_cache import KVBudget, kv_bytes_per_token
 from llm_local.engine.sequence import Chunk
+from llm_local.engine.threads import threads_for, use_threads
 
 __all__ = ["ModelCache", "UniversalRunner"]
 
@@ -56,6 +57,7 @@ class UniversalRunner:
 
     def __init__(self, model: Any, budget: KVBudget) -> None:
         self._model = model
+        self._num_threads = threads_for(model)
         self._cache_name = (
             "cache_params"
             if "cache_params" in inspect.signature(model.forward).parameters
@@ -70,6 +72,7 @@ class UniversalRunner:
 
     def run(self, chunks: SequenceOf[Chunk]) -> torch.Tensor:
         """Logits `[completing chunks, vocab]`, float32 on the CPU, in chunk order."""
+        use_threads(self._num_threads)
         return torch.stack([self._run_one(chunk) for chunk in chunks if chunk.completes])
 
     def _run_one(self, chunk: Chunk) -> torch.Tensor:

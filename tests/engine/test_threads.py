@@ -1,0 +1,27 @@
+"""One thread for what is small, all for what is not."""
+
+from __future__ import annotations
+
+import torch
+
+from engine_driving import engine_for, request, run
+from llm_local.engine import threads
+from tiny_models import random_prompt, tiny_model
+
+
+def test_a_small_model_runs_on_one_thread_and_a_large_one_on_all(monkeypatch):
+    monkeypatch.setattr(threads, "_DEFAULT_THREADS", 2)
+    assert threads.threads_for(tiny_model("llama")) == 1
+    large = torch.nn.Linear(4096, 4097, device="meta")
+    assert threads.threads_for(large) == 2
+
+
+def test_each_forward_states_its_own_number():
+    before = torch.get_num_threads()
+    engine = engine_for("llama")
+    torch.set_num_threads(2)
+    try:
+        run(engine, request("a", random_prompt(5)))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
