@@ -13,17 +13,21 @@ __all__ = ["apply_min_p", "apply_temperature", "apply_top_k", "apply_top_p", "ap
 
 
 def apply_temperature(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Divide by `temperature` > 0."""
-    return logits / temperature
+    """Divide by `temperature` > 0. Shifted so that the highest becomes 0: then no temperature overflows."""
+    return (logits - logits.max()) / max(temperature, torch.finfo(logits.dtype).tiny)
 
 
 def apply_top_k(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `k` most likely of `logits` `[vocab]` (all of them for `k` = 0), in descending order, and their ids."""
-    if 0 < k < logits.numel():
-        values, ids = logits.topk(k)
-    else:
-        values, ids = logits.sort(descending=True, stable=True)
-    return values, ids
+    """The `k` most likely of `logits` `[vocab]` (all of them for `k` = 0), in descending order, and their ids.
+
+    Among equals the lowest id comes first, so `k` = 1 is the greedy choice.
+    """
+    if not 0 < k < logits.numel():
+        return logits.sort(descending=True, stable=True)
+    # `topk` alone takes equals in any order, and logits of a 16-bit model have many equals
+    ids = (logits >= logits.topk(k).values[-1]).nonzero().flatten()
+    values, order = logits[ids].sort(descending=True, stable=True)
+    return values[:k], ids[order[:k]]
 
 
 def apply_top_p(logits: torch.Tensor, p: float) -> torch.Tensor:

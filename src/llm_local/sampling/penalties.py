@@ -26,7 +26,10 @@ def apply_repetition_penalty(logits: torch.Tensor, seen: torch.Tensor, penalty: 
 
     `seen` is a boolean `[vocab]`.
     """
-    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    limits = torch.finfo(logits.dtype)
+    penalty = max(penalty, limits.tiny)
+    penalized = torch.where(logits > 0, logits / penalty, logits * penalty).clamp(max=limits.max)
+    return torch.where(seen, penalized, logits)
 
 
 def apply_presence_penalty(logits: torch.Tensor, counts: torch.Tensor, penalty: float) -> torch.Tensor:

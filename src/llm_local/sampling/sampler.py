@@ -15,13 +15,13 @@ alone and inside any batch.
 
 from __future__ import annotations
 
-import secrets
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from llm_local.errors import NumericalError
+from llm_local.errors import EngineError, NumericalError
 from llm_local.events import TokenLogprob
 from llm_local.options import GenerationOptions
 from llm_local.sampling.filters import (
@@ -55,9 +55,8 @@ class Sampler:
 
     def __init__(self, options: GenerationOptions, prompt_ids: Sequence[int], vocab_size: int) -> None:
         self.options = options
-        self._generator = torch.Generator()
-        seed = secrets.randbits(63) if options.seed is None else options.seed
-        self._generator.manual_seed(seed)
+        # as text, because torch uses 32 bits of a seed, and Random drops the sign of a number
+        self._random = random.Random(None if options.seed is None else str(options.seed))  # noqa: S311 - no secret
         self._seen: torch.Tensor | None = None
         self._counts: torch.Tensor | None = None
         if options.repetition_penalty != 1.0:
@@ -71,6 +70,7 @@ class Sampler:
 
         Raises:
             NumericalError: the logits hold NaN, +infinity, or nothing finite.
+            EngineError: `allowed` leaves no token the model could give.
         """
         _check_finite(logits)
         token_id = self._draw(self._process(logits, allowed))
@@ -95,6 +95,8 @@ class Sampler:
             logits = apply_frequency_penalty(logits, self._counts, options.frequency_penalty)
         if allowed is not None:
             logits = logits.masked_fill(~torch.as_tensor(allowed, dtype=torch.bool), -torch.inf)
+            if float(logits.max()) == float("-inf"):
+                raise EngineError("The constraint allows no token that the model could give here.")
         return logits
 
     def _draw(self, logits: torch.Tensor) -> int:
@@ -113,9 +115,9 @@ class Sampler:
             candidates = apply_typical_p(candidates, options.typical_p)
         # float64, so that the cumulative sum of 150,000 small terms still ends at one
         cumulative = candidates.double().softmax(-1).cumsum(-1)
-        point = torch.rand(1, generator=self._generator, dtype=torch.float64) * cumulative[-1]
-        index = int(torch.searchsorted(cumulative, point, right=True))
-        return int(ids[min(index, candidates.numel() - 1)])
+        # above 0 and at most the total, so the first sum to reach it is never that of an impossible candidate
+        point = (1 - self._random.random()) * cumulative[-1]
+        return int(ids[torch.searchsorted(cumulative, point)])
 
 
 def _check_finite(logits: torch.Tensor) -> None:
