@@ -109,9 +109,7 @@ def load_weights(
             need_bytes=placement.need_bytes,
             have_bytes=0,
         ) from error
-    except (
-        Exception
-    ) as error:  # the headers were sound, so what is wrong is how weights and configuration fit
+    except Exception as error:  # the headers are sound, so weights and configuration do not fit
         raise _corrupt(CONFIG, error) from error
     _refuse_gaps(report)
     return model.eval().requires_grad_(False)
@@ -136,7 +134,7 @@ def _refuse_gaps(report: dict[str, Any]) -> None:
 
 
 def _corrupt(file: str, error: Exception) -> ModelCorrupt | EngineError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    reason = " ".join((str(error) or type(error).__name__).split())[:300]
     if isinstance(error, ImportError):
         return EngineError(f"A library that this model needs is not installed: {reason}")
     return ModelCorrupt(f"{file} cannot be used: {reason.rstrip('.')}.", "Fetch the model again.", file=file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -176,6 +177,8 @@ def _is_length(value: Any) -> bool:
 
 def _scrubbed(value: Any) -> Any:
     if isinstance(value, dict):
+        if value.keys() == {"__float__"}:  # how transformers writes the numbers that JSON has no word for
+            return {"Infinity": math.inf, "-Infinity": -math.inf}.get(str(value["__float__"]), math.nan)
         return {key: _scrubbed(inner) for key, inner in value.items() if not _ORDERS.fullmatch(key)}
     if isinstance(value, list):
         return [_scrubbed(inner) for inner in value]
