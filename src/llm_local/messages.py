@@ -51,7 +51,9 @@ class Message:
     def __post_init__(self) -> None:
         if self.role not in get_args(Role):
             raise InvalidRequest(
-                f"Unknown message role {self.role!r}.", f"Use one of {', '.join(get_args(Role))}.", param="role"
+                f"Unknown message role {self.role!r}.",
+                f"Use one of {', '.join(get_args(Role))}.",
+                param="role",
             )
         if not isinstance(self.content, str):
             raise InvalidRequest(
