@@ -30,7 +30,8 @@ class TokenMask(Protocol):
 class TokenRequest:
     """One sequence to generate. `options.stop` is text and not the engine's business: the caller cancels.
 
-    `stop_token_ids` end the sequence with finish reason "stop"; `owner` separates users' caches and shares.
+    `stop_token_ids` end the sequence with finish reason "stop"; `owner` separates users' caches and shares; a
+    higher `priority` is admitted first and preempted last.
     """
 
     sequence_id: str
@@ -39,6 +40,7 @@ class TokenRequest:
     stop_token_ids: frozenset[int] = frozenset()
     mask: TokenMask | None = None
     owner: str | None = None
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

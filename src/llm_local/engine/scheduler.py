@@ -1,24 +1,29 @@
 """Who runs in the next forward pass.
 
-Decodes first, one token each; then prefill, at most one chunk's worth, first come first served.
-A sequence starts when its prompt fits the K/V byte budget. When a running one cannot grow, the youngest is
-preempted: its memory is freed and it is computed again later, with the tokens it has sampled.
+Decodes first, one token each; then prefill, together at most one chunk. Whose prompt is read next: the higher
+priority, then the owner who was served fewer tokens, then who came first.
+
+A sequence starts when its prompt fits the K/V byte budget; what finished sequences left in the prefix cache gives
+way first. When a running one cannot grow, the lowest and youngest is preempted: its memory is freed and it is
+computed again later, with the tokens it has sampled.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import cast
 
 from llm_local.engine.kv_cache import KVBudget, SequenceKV
 from llm_local.engine.prefix_cache import MIN_MATCH_TOKENS, PrefixCache, common_length
 from llm_local.engine.sequence import Chunk, Sequence
 
-__all__ = ["Scheduler"]
+__all__ = ["MAX_RUNNING", "Scheduler"]
+
+# More sequences than this make each step slower than they make the sum faster.
+MAX_RUNNING = 64
 
 
 class Scheduler:
-    """Two lists: `waiting` in order of arrival, `running` in order of admission."""
+    """`waiting` for admission, `running` in order of admission."""
 
     def __init__(
         self, budget: KVBudget, max_chunk_tokens: int | None, prefix_cache: PrefixCache | None = None
@@ -26,55 +31,76 @@ class Scheduler:
         self.budget = budget
         self.prefix_cache = prefix_cache
         self._max_chunk_tokens = max_chunk_tokens
-        self.waiting: deque[Sequence] = deque()
+        self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
-        self._preempted = False
+        self._num_served: dict[str | None, int] = {}
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a new sequence."""
+        """Queue a new sequence. An owner who was away starts level with the least served one here."""
+        owner = sequence.request.owner
+        if owner not in self._num_served:
+            self._num_served[owner] = min(self._num_served.values(), default=0)
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence, *, keep: bool) -> None:
         """Take a sequence out, wherever it is; its memory is freed, or with `keep` left to the prefix cache."""
-        if sequence in self.running:
-            self.running.remove(sequence)
-        else:
-            self.waiting.remove(sequence)
+        (self.running if sequence in self.running else self.waiting).remove(sequence)
+        owner = sequence.request.owner
+        if not any(other.request.owner == owner for other in (*self.running, *self.waiting)):
+            del self._num_served[owner]
         if keep and self.prefix_cache is not None:
             computed = sequence.tokens[: sequence.num_computed]
-            self.prefix_cache.put(sequence.request.owner, computed, cast(SequenceKV, sequence.state))
+            self.prefix_cache.put(owner, computed, cast(SequenceKV, sequence.state))
         else:
             sequence.state.free()
 
     def schedule(self) -> list[Chunk]:
-        """The chunks of the next forward pass; empty when nothing waits or runs."""
+        """The chunks of the next forward pass. Empty when there is no work, or none that fits: see `stuck`."""
+        num_waiting = len(self.waiting)
+        chunks = self._decodes()
+        if len(self.waiting) == num_waiting:
+            chunks += self._prefills(sum(chunk.sequence.state.bytes_to_append(1) for chunk in chunks))
+        # else someone was preempted, and what was freed is for the others; starting anything would only thrash
+        if not chunks and self.running:
+            self._preempt([])
+        for chunk in chunks:
+            self._num_served[chunk.sequence.request.owner] += chunk.length
+        return chunks
+
+    def stuck(self) -> Sequence | None:
+        """The sequence that waits although nothing else holds memory: it has outgrown the budget for good."""
+        return self.waiting[0] if self.waiting and not self.running else None
+
+    def _decodes(self) -> list[Chunk]:
+        """One token for every running sequence that has read its prompt, as far as memory goes."""
         chunks: list[Chunk] = []
         promised_bytes = 0
-        for sequence in [s for s in self.running if s.num_pending == 1]:
-            if sequence not in self.running:
-                continue  # preempted by an older one in this very loop
-            if self._make_room(sequence, promised_bytes):
+        for sequence in sorted(self.running, key=lambda s: -s.request.priority):
+            # the second question: it may have been preempted in this very loop
+            if sequence.num_pending != 1 or sequence not in self.running:
+                continue
+            while not self._fits(promised_bytes + sequence.state.bytes_to_append(1)):
+                if self._preempt(chunks) is sequence:
+                    break
+            else:
                 promised_bytes += sequence.state.bytes_to_append(1)
                 chunks.append(Chunk(sequence, 1))
-        if self._preempted:
-            # what was just freed is for the older ones; starting anything now would only thrash
-            self._preempted = False
-            return chunks
-        return chunks + self._prefill(promised_bytes)
+        return chunks
 
-    def _prefill(self, promised_bytes: int) -> list[Chunk]:
+    def _prefills(self, promised_bytes: int) -> list[Chunk]:
         """Chunks of prompts, together at most `max_chunk_tokens`; None means one whole prompt."""
         chunks: list[Chunk] = []
         left = self._max_chunk_tokens
-        for sequence in [s for s in self.running if s.num_pending > 1] + list(self.waiting):
+        reading = [sequence for sequence in self.running if sequence.num_pending > 1]
+        for sequence in [*self._in_turn(reading), *self._in_turn(self.waiting)]:
             length = sequence.num_pending if left is None else min(left, sequence.num_pending)
             # the first chunk allocates for the whole prompt, so this is asked in earnest once per prompt
             if length == 0 or not self._fits(promised_bytes + sequence.state.bytes_to_append(length)):
                 break
             if sequence not in self.running:
-                self._reuse(sequence)
-                self.waiting.remove(sequence)
-                self.running.append(sequence)
+                if len(self.running) == MAX_RUNNING:
+                    break
+                self._admit(sequence)
                 length = min(length, sequence.num_pending)
             promised_bytes += sequence.state.bytes_to_append(length)
             chunks.append(Chunk(sequence, length))
@@ -83,26 +109,30 @@ class Scheduler:
             left -= length
         return chunks
 
-    def _reuse(self, sequence: Sequence) -> None:
-        """Start a sequence as a copy of the longest computed beginning that its owner has, running or finished."""
-        if self.prefix_cache is None:
-            return
-        owner = sequence.request.owner
-        # the last token always runs: its logits give the next one
-        wanted = sequence.tokens[:-1]
-        candidates = [
-            (common_length(other.tokens[: other.num_computed], wanted), other.state)
-            for other in self.running
-            if other.request.owner == owner
-        ]
-        found = self.prefix_cache.find(owner, wanted)
-        if found is not None:
-            candidates.append((found[1], found[0]))
-        length, source = max(candidates, key=lambda c: c[0], default=(0, None))
-        if length >= MIN_MATCH_TOKENS and cast(SequenceKV, sequence.state).fork(
-            cast(SequenceKV, source), length
-        ):
-            sequence.start_at(length)
+    def _in_turn(self, sequences: list[Sequence]) -> list[Sequence]:
+        """Higher priority first, then the owner with fewer tokens served; equals keep their order."""
+        return sorted(sequences, key=lambda s: (-s.request.priority, self._num_served[s.request.owner]))
+
+    def _admit(self, sequence: Sequence) -> None:
+        """Start a sequence, as a copy of the longest computed beginning that its owner has, running or finished."""
+        if self.prefix_cache is not None:
+            owner = sequence.request.owner
+            # the last token always runs: its logits give the next one
+            wanted = sequence.tokens[:-1]
+            candidates = [
+                (common_length(other.tokens[: other.num_computed], wanted), other.state)
+                for other in self.running
+                if other.request.owner == owner
+            ]
+            found = self.prefix_cache.find(owner, wanted)
+            if found is not None:
+                candidates.append((found[1], found[0]))
+            length, source = max(candidates, key=lambda c: c[0], default=(0, None))
+            state = cast(SequenceKV, sequence.state)
+            if length >= MIN_MATCH_TOKENS and state.fork(cast(SequenceKV, source), length):
+                sequence.start_at(length)
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
 
     def _fits(self, num_bytes: int) -> bool:
         """True when there is room, made by forgetting what finished sequences left where needed."""
@@ -111,17 +141,12 @@ class Scheduler:
                 return False
         return True
 
-    def stuck(self) -> Sequence | None:
-        """The sequence that waits although nothing else holds memory: it has outgrown the budget for good."""
-        return self.waiting[0] if self.waiting and not self.running else None
-
-    def _make_room(self, sequence: Sequence, promised_bytes: int) -> bool:
-        """Preempt the youngest until `sequence` can grow by one token. False when it had to go itself."""
-        while not self._fits(promised_bytes + sequence.state.bytes_to_append(1)):
-            youngest = self.running.pop()
-            youngest.restart()
-            self.waiting.appendleft(youngest)
-            self._preempted = True
-            if youngest is sequence:
-                return False
-        return True
+    def _preempt(self, chunks: list[Chunk]) -> Sequence:
+        """Put the lowest, youngest sequence that is not yet in `chunks` back at the head of the line."""
+        scheduled = {id(chunk.sequence) for chunk in chunks}
+        free = [sequence for sequence in self.running if id(sequence) not in scheduled]
+        victim = min(reversed(free), key=lambda s: s.request.priority)
+        self.running.remove(victim)
+        victim.restart()
+        self.waiting.insert(0, victim)
+        return victim
