@@ -106,16 +106,20 @@ def load_tokenizer_and_model(
     defaults = generation_defaults(path)
     window = context_length(config.values, spec.context_length)
 
-    # Late: torch and transformers take seconds to import, and a wrong name or folder is known by now.
-    from llm_local.loaders.causal_lm import load_tokenizer, load_weights, make_config
+    weights = read_weights(path)
+
+    # Late: torch takes a second to import, and a wrong folder or a damaged file is known by now.
     from llm_local.loaders.devices import place
 
-    trust = spec.trust_remote_code
-    made = make_config(config, path, trust_remote_code=trust)
-    weights = read_weights(path)
     placement = place(spec, weights)
     report = on_progress or (lambda event: None)
     report(Progress("loading", 0, weights.num_bytes, spec.ref))
+
+    # Later still: transformers takes two seconds, and a model that does not fit is refused by now.
+    from llm_local.loaders.causal_lm import load_tokenizer, load_weights, make_config
+
+    trust = spec.trust_remote_code
+    made = make_config(config, path, trust_remote_code=trust)
     tokenizer = load_tokenizer(path, made, trust_remote_code=trust)
     model = load_weights(path, config, made, placement, trust=trust)
     report(Progress("loading", weights.num_bytes, weights.num_bytes, spec.ref))
