@@ -133,6 +133,28 @@ def test_log_probabilities_are_the_models_own(model_type):
         )
 
 
+def test_prompt_log_probabilities_are_the_models_own(model_type):
+    """Every prompt token's, over several chunks, in a batch with others."""
+    model, prompt = tiny_model(model_type), random_prompt(600)
+    engine = engine_for(model_type)
+    engine.submit(request("b", random_prompt(9)))
+    engine.submit(
+        replace(request("a", prompt, GREEDY.replace(logprobs=True, top_logprobs=2)), prompt_logprobs=True)
+    )
+    found = [entry for step in drain(engine)["a"] for entry in getattr(step, "logprobs", ())]
+    with torch.no_grad():
+        implementation = model.config._attn_implementation
+        model.set_attn_implementation("eager")
+        expected = model(torch.tensor([prompt])).logits[0, :-1].log_softmax(-1)
+        model.set_attn_implementation(implementation)
+    assert [entry.token_id for entry in found] == list(prompt[1:])
+    chosen = expected.gather(1, torch.tensor(prompt[1:])[:, None])[:, 0]
+    assert torch.allclose(torch.tensor([entry.logprob for entry in found]), chosen, atol=2e-3)
+    assert torch.allclose(
+        torch.tensor([entry.top[0][1] for entry in found]), expected.max(-1).values, atol=2e-3
+    )
+
+
 @pytest.mark.parametrize("model_type", ["gemma2", "gemma3_text", "gpt_oss", "mistral", "starcoder2"])
 def test_a_sliding_window_forgets_what_it_cannot_see(model_type):
     """Long replies keep to the reference ids although windowed layers hold little more than their window."""

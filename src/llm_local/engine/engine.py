@@ -21,7 +21,8 @@ from llm_local.errors import (
     InvalidRequest,
     LocalLLMError,
 )
-from llm_local.events import FinishReason
+from llm_local.events import FinishReason, TokenLogprob
+from llm_local.sampling.logprobs import token_logprob
 from llm_local.sampling.sampler import Sampled, Sampler
 
 __all__ = ["BatchEngine", "Runner"]
@@ -37,7 +38,7 @@ class Runner(Protocol):
         """Memory for one new sequence."""
 
     def run(self, chunks: SequenceOf[Chunk]) -> torch.Tensor:
-        """One forward pass: logits `[completing chunks, vocab]`, float32 on the CPU."""
+        """One forward pass: logits `[sum of num_logits, vocab]`, float32 on the CPU."""
 
 
 class BatchEngine:
@@ -174,17 +175,31 @@ class BatchEngine:
     def _postprocess(self, chunks: list[Chunk], logits: torch.Tensor) -> list[EngineStep]:
         """Sample for every chunk that reached its sequence's end; report progress for the others."""
         outputs: list[EngineStep] = []
-        rows = iter(logits)
-        for chunk in chunks:
+        for chunk, rows in zip(chunks, logits.split([chunk.num_logits for chunk in chunks]), strict=True):
             sequence, completes = chunk.sequence, chunk.completes
+            scored = self._score(chunk, rows)
             sequence.num_computed += chunk.length
             if sequence.num_completion_tokens == 0:
-                outputs.append(
-                    PrefillStep(sequence.sequence_id, sequence.num_computed, sequence.num_prompt_tokens)
-                )
+                done, total = sequence.num_computed, sequence.num_prompt_tokens
+                outputs.append(PrefillStep(sequence.sequence_id, done, total, scored))
             if completes:
-                outputs.append(self._advance(sequence, next(rows)))
+                outputs.append(self._advance(sequence, rows[-1]))
         return outputs
+
+    def _score(self, chunk: Chunk, rows: torch.Tensor) -> tuple[TokenLogprob, ...]:
+        """Log-probabilities of the prompt tokens that follow each of the chunk's, `rows` `[length, vocab]`."""
+        sequence = chunk.sequence
+        if not sequence.request.prompt_logprobs:
+            return ()
+        first = sequence.num_computed + 1  # a token's logits are about the next one
+        end = min(first + len(rows), sequence.num_prompt_tokens)
+        positions = range(max(first, sequence.num_scored), end)
+        sequence.num_scored = max(sequence.num_scored, end)
+        num_top = sequence.request.options.top_logprobs
+        return tuple(
+            token_logprob(rows[position - first], sequence.tokens[position], num_top)
+            for position in positions
+        )
 
     def _advance(self, sequence: Sequence, logits: torch.Tensor) -> TokenStep:
         """Sample one token and end the sequence when it is the last."""

@@ -31,7 +31,8 @@ class TokenRequest:
     """One sequence to generate. `options.stop` is text and not the engine's business: the caller cancels.
 
     `stop_token_ids` end the sequence with finish reason "stop"; `owner` separates users' caches and shares; a
-    higher `priority` is admitted first and preempted last.
+    higher `priority` is admitted first and preempted last. `prompt_logprobs` asks for the prompt's log-probabilities,
+    with `options.top_logprobs` alternatives; such a prompt is always read whole, never taken from the prefix cache.
     """
 
     sequence_id: str
@@ -41,6 +42,7 @@ class TokenRequest:
     mask: TokenMask | None = None
     owner: str | None = None
     priority: int = 0
+    prompt_logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,16 @@ class SequenceReport:
 
 @dataclass(frozen=True, slots=True)
 class PrefillStep:
-    """`done` of `total` prompt tokens have been read."""
+    """`done` of `total` prompt tokens have been read.
+
+    `logprobs` are those of prompt tokens, where asked for: each token's under the tokens before it, from the second
+    token on, over all steps in order.
+    """
 
     sequence_id: str
     done: int
     total: int
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,26 +35,25 @@ class PackedRunner:
         return SequenceKV(self.budget, expected_tokens, self._bytes_per_token)
 
     def run(self, chunks: SequenceOf[Chunk]) -> torch.Tensor:
-        """One forward pass. Returns logits `[completing chunks, vocab]`, float32 on the CPU, in chunk order."""
+        """One forward pass. Returns logits `[sum of num_logits, vocab]`, float32 on the CPU, in chunk order."""
         use_threads(self._num_threads)
         token_ids: list[int] = []
         positions: list[int] = []
         segments: list[Segment] = []
-        last: list[int] = []
+        kept: list[int] = []
         for chunk in chunks:
             past = chunk.sequence.num_computed
             state = cast(SequenceKV, chunk.sequence.state)
             segments.append(Segment(state, len(token_ids), chunk.length))
             token_ids += chunk.token_ids
             positions += range(past, past + chunk.length)
-            if chunk.completes:
-                last.append(len(token_ids) - 1)
+            kept += range(len(token_ids) - chunk.num_logits, len(token_ids))
         with torch.inference_mode():
             output = self._model(
                 input_ids=self._row(token_ids),
                 position_ids=self._row(positions),
                 use_cache=False,
-                logits_to_keep=torch.tensor(last, dtype=torch.long, device=self._device),
+                logits_to_keep=torch.tensor(kept, dtype=torch.long, device=self._device),
                 segments=segments,
             )
         return output.logits[0].float().cpu()

@@ -115,7 +115,7 @@ class Scheduler:
 
     def _admit(self, sequence: Sequence) -> None:
         """Start a sequence, as a copy of the longest computed beginning that its owner has, running or finished."""
-        if self.prefix_cache is not None:
+        if self.prefix_cache is not None and not sequence.request.prompt_logprobs:
             owner = sequence.request.owner
             # the last token always runs: its logits give the next one
             wanted = sequence.tokens[:-1]

@@ -42,6 +42,7 @@ class Sequence:
         self.tokens: list[int] = list(request.prompt_ids)
         self.num_computed = 0
         self.num_cached = 0
+        self.num_scored = 1  # prompt tokens whose log-probability is known; the first has none
         self.cancelled = False
         self.submitted_at = 0.0
         self.scheduled_at: float | None = None
@@ -105,6 +106,14 @@ class Chunk:
         """The ids to run."""
         start = self.sequence.num_computed
         return self.sequence.tokens[start : start + self.length]
+
+    @property
+    def num_logits(self) -> int:
+        """How many of the chunk's last tokens need their logits."""
+        sequence = self.sequence
+        if sequence.request.prompt_logprobs and sequence.num_computed < sequence.num_prompt_tokens:
+            return self.length
+        return int(self.completes)
 
     @property
     def completes(self) -> bool:

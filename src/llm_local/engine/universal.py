@@ -71,9 +71,9 @@ class UniversalRunner:
         return ModelCache(self.budget, self._bytes_per_token)
 
     def run(self, chunks: SequenceOf[Chunk]) -> torch.Tensor:
-        """Logits `[completing chunks, vocab]`, float32 on the CPU, in chunk order."""
+        """Logits `[sum of num_logits, vocab]`, float32 on the CPU, in chunk order."""
         use_threads(self._num_threads)
-        return torch.stack([self._run_one(chunk) for chunk in chunks if chunk.completes])
+        return torch.cat([self._run_one(chunk) for chunk in chunks])
 
     def _run_one(self, chunk: Chunk) -> torch.Tensor:
         sequence, state = chunk.sequence, cast(ModelCache, chunk.sequence.state)
@@ -82,10 +82,12 @@ class UniversalRunner:
         cache = {self._cache_name: state.content, "use_cache": True}
         with torch.inference_mode():
             output = self._model(
-                input_ids=torch.tensor([token_ids], device=self._model.device), logits_to_keep=1, **cache
+                input_ids=torch.tensor([token_ids], device=self._model.device),
+                logits_to_keep=chunk.num_logits,
+                **cache,
             )
         state.store(getattr(output, self._cache_name, None))
-        return output.logits[0, -1].float().cpu()
+        return output.logits[0].float().cpu()
 
 
 def _tensors(value: Any) -> Iterable[torch.Tensor]:
