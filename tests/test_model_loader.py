@@ -140,6 +140,12 @@ def test_a_model_that_was_named_is_never_replaced(starter: Path, offline: bool, 
         resolve_model(ModelSpec(REF), explicit=True, offline=offline)
 
 
+def test_a_typing_error_is_hinted_at_while_the_hub_is_away(monkeypatch) -> None:
+    with pytest.raises(HubUnavailable, match="Did you mean starter") as caught:
+        resolve_model(ModelSpec("strater"), explicit=True, offline=True)
+    assert "--model starter" in caught.value.hint
+
+
 def test_only_a_hub_out_of_reach_excuses_the_starter(hub: FakeHub, starter: Path) -> None:
     hub.faults["api"].append(status(403, {"X-Error-Code": "GatedRepo"}))
     with pytest.raises(AccessDenied):

@@ -19,9 +19,9 @@ from llm_local.loaders.configuration import context_length, end_token_ids, gener
 from llm_local.loaders.safetensors import read_weights
 from llm_local.specs import ModelInfo, ModelSpec
 from llm_local.store.endpoint import is_offline
-from llm_local.store.names import STARTER, ModelName, parse_name
+from llm_local.store.names import STARTER, ModelName, did_you_mean, parse_name
 from llm_local.store.selection import CONFIG
-from llm_local.store.snapshots import find_local
+from llm_local.store.snapshots import find_local, local_models
 
 __all__ = ["LoadedModel", "ResolvedModel", "get_model_info", "load_tokenizer_and_model", "resolve_model"]
 
@@ -79,8 +79,9 @@ def resolve_model(
     try:
         return ResolvedModel(spec, _fetch(name, explicit=explicit, offline=offline, on_progress=on_progress))
     except HubUnavailable as error:
-        if explicit:
-            raise
+        if explicit:  # a typing error looks like any unknown name while the hub is away
+            hint = f"{did_you_mean(name.ref, local_models())} {error.hint}".strip()
+            raise HubUnavailable(error.message, hint) from error
         return _fall_back(spec, error)
 
 

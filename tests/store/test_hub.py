@@ -144,6 +144,16 @@ def test_a_half_model_is_not_on_disk_and_a_pull_completes_it(hub: FakeHub, missi
     assert contents(folder)[missing] == FILES[missing]
 
 
+@pytest.mark.parametrize(("name", "damage"), [("model.safetensors", b"cut"), ("tokenizer.json", b"[]")])
+def test_a_file_damaged_on_disk_is_fetched_again_once_it_is_deleted(
+    hub: FakeHub, name: str, damage: bytes
+) -> None:
+    path = pull(REF) / name
+    path.write_bytes(damage)  # through the link, into the contents
+    path.unlink()
+    assert contents(pull(REF))[name] == FILES[name]
+
+
 def test_shards_are_those_the_index_names(hub: FakeHub) -> None:
     index = (
         b'{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'

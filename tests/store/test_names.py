@@ -98,6 +98,7 @@ def test_hints_name_what_is_near_and_nothing_else() -> None:
     assert "starter" in did_you_mean("strater")
     assert "mine/model" in did_you_mean("mine/modle", ["mine/model"])
     assert did_you_mean("zzzzqqqq") == ""
+    assert "gpt2" not in did_you_mean("gpt2").split()
 
 
 @pytest.mark.parametrize("name", EVIL_NAMES, ids=range(len(EVIL_NAMES)))

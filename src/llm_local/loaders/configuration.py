@@ -50,7 +50,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ModelCorrupt: it is missing, no JSON, or no object.
     """
-    hint = "Delete the model's folder and fetch it again."
+    hint = "Delete the file and fetch the model again."
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ModelCorrupt(f"{path.name} is larger than {_MAX_BYTES >> 20} MB.", hint, file=path.name)

@@ -32,7 +32,7 @@ _BITS: Final[Mapping[str, int]] = {
     "F8_E5M2FNUZ": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
 _COMPUTABLE: Final = ("F64", "F32", "F16", "BF16")
-_REPAIR: Final = "Delete the model's folder and fetch it again."
+_REPAIR: Final = "Delete the file and fetch the model again."
 
 
 @dataclass(frozen=True, slots=True)

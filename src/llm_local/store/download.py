@@ -26,6 +26,7 @@ __all__ = ["Body", "Opener", "RemoteFile", "check_room", "download", "storage_er
 
 _ROOM_TO_SPARE_BYTES: Final = 64 << 20
 _COUNTS_AS_PROGRESS_BYTES: Final = 1 << 20
+_COUNTS_AS_SMALL_BYTES: Final = 16 << 20
 _READ_BYTES: Final = 1 << 20
 _LOCK_POLL_S: Final = 0.2
 
@@ -102,7 +103,7 @@ def download(
     blob = repo.blob(file.key)
     blob.parent.mkdir(parents=True, exist_ok=True)
     with _locked(repo.lock(file.key), lambda: on_bytes(_length(repo.part(file.key)))):
-        if not blob.exists():
+        if not (blob.exists() and _is_plausible(file, blob)):
             _Part(file, repo.part(file.key), opener, on_bytes).complete(retries).replace(blob)
             _sync_folder(blob.parent)
     on_bytes(blob.stat().st_size)
@@ -131,7 +132,7 @@ class _Part:
             except TransientError as error:
                 retries.wait(error)
                 continue
-            if self._is_right():
+            if _is_right(self._file, self._path):
                 return self._path
             # Old bytes under new ones, or a flip on the way: one clean start is fair, a second one would be a loop.
             self._path.unlink()
@@ -158,26 +159,34 @@ class _Part:
                     self._farthest = have
                     retries.progressed()
                 if self._file.size is not None and have > self._file.size:
-                    return  # more than promised: `_is_right` refuses it
+                    return  # more than promised, which is refused when it is verified
             out.flush()
             os.fsync(out.fileno())
         if self._file.size is not None and have < self._file.size:
             raise TransientError(f"{self._file.name} broke off after {have} of {self._file.size} bytes")
 
-    def _is_right(self) -> bool:
-        size = _length(self._path)
-        if self._file.size is not None and size != self._file.size:
-            return False
-        if not self._file.digest:
-            return True
-        if len(self._file.digest) == 64:
-            hasher = hashlib.sha256()
-        else:  # what git calls a blob; it guards small files against accidents, not against forgers
-            hasher = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-        with open(self._path, "rb") as data:
-            while chunk := data.read(_READ_BYTES):
-                hasher.update(chunk)
-        return hasher.hexdigest() == self._file.digest
+
+def _is_plausible(file: RemoteFile, path: Path) -> bool:
+    """True for contents that were verified once and look untouched: by digest where small, else by size."""
+    small = file.size is not None and file.size <= _COUNTS_AS_SMALL_BYTES
+    return _is_right(file, path) if small else file.size in (None, _length(path))
+
+
+def _is_right(file: RemoteFile, path: Path) -> bool:
+    """True when the contents at `path` have the size and the digest the hub gives for `file`."""
+    size = _length(path)
+    if file.size is not None and size != file.size:
+        return False
+    if not file.digest:
+        return True
+    if len(file.digest) == 64:
+        hasher = hashlib.sha256()
+    else:  # what git calls a blob; it guards small files against accidents, not against forgers
+        hasher = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    with open(path, "rb") as data:
+        while chunk := data.read(_READ_BYTES):
+            hasher.update(chunk)
+    return hasher.hexdigest() == file.digest
 
 
 @contextmanager

@@ -97,6 +97,7 @@ def safe_join(folder: Path, name: str) -> Path:
 def did_you_mean(text: str, known: Iterable[str] = ()) -> str:
     """A hint that lists the known names nearest to `text`, or "" when none is near."""
     spelled = {name.lower(): name for name in (*_WELL_KNOWN, *known)}
+    spelled.pop(text.lower(), None)  # whoever spelled it right means it
     near = difflib.get_close_matches(text.lower(), spelled, n=3, cutoff=0.6)
     return f"Did you mean {' or '.join(spelled[name] for name in near)}?" if near else ""
 

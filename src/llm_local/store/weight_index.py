@@ -49,5 +49,5 @@ def shard_names(path: Path) -> list[str]:
 
 def _corrupt(path: Path, reason: str) -> ModelCorrupt:
     return ModelCorrupt(
-        f"{path.name} is damaged: {reason}.", "Delete the model's folder and fetch it again.", file=path.name
+        f"{path.name} is damaged: {reason}.", "Delete the file and fetch the model again.", file=path.name
     )
