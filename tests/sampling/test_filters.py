@@ -57,14 +57,14 @@ def assert_same_distribution(ours, theirs):
     torch.testing.assert_close(ours.softmax(-1), theirs.softmax(-1), rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("k", [1, 2, 40, VOCAB - 1, VOCAB, VOCAB + 1, 1_000_000])
-def test_top_k_keeps_what_transformers_keeps(logits, k):
+def test_top_k_keeps_what_transformers_keeps(logits):
     """The k highest logits, in descending order, each under its own id."""
-    values, ids = apply_top_k(logits, k)
-    assert torch.equal(values, logits[ids])
-    assert torch.equal(values, descending(values))
-    assert len(set(ids.tolist())) == len(ids) == min(k, len(logits))
-    assert_same_distribution(values, reference(TopKLogitsWarper(k), logits))
+    for k in [1, 2, 40, VOCAB - 1, VOCAB, VOCAB + 1, 1_000_000]:
+        values, ids = apply_top_k(logits, k)
+        assert torch.equal(values, logits[ids])
+        assert torch.equal(values, descending(values))
+        assert len(set(ids.tolist())) == len(ids) == min(k, len(logits))
+        assert_same_distribution(values, reference(TopKLogitsWarper(k), logits))
 
 
 def test_top_k_zero_keeps_all(logits):
@@ -84,18 +84,18 @@ def test_top_k_takes_the_lowest_ids_among_equals(k):
     assert apply_top_k(logits, k)[1].tolist() == expected[: k or None]
 
 
-@pytest.mark.parametrize("p", [1e-6, 0.1, 0.5, 0.9, 0.99, 0.9999])
-def test_top_p_keeps_what_transformers_keeps(logits, p):
+def test_top_p_keeps_what_transformers_keeps(logits):
     """The fewest most likely candidates that together reach p; never none."""
-    assert_same_distribution(apply_top_p(descending(logits), p), reference(TopPLogitsWarper(p), logits))
+    for p in [1e-6, 0.1, 0.5, 0.9, 0.99, 0.9999]:
+        assert_same_distribution(apply_top_p(descending(logits), p), reference(TopPLogitsWarper(p), logits))
 
 
-@pytest.mark.parametrize("p", [1 - 1e-7, 1 - 2**-24, 1 - 2**-53])
-def test_top_p_close_to_one_drops_at_most_what_it_may(logits, p):
+def test_top_p_close_to_one_drops_at_most_what_it_may(logits):
     """Whatever float32 makes of such a p, what is dropped has a mass of no more than rounding."""
-    kept = apply_top_p(descending(logits), p)
-    dropped = descending(logits).softmax(-1)[len(kept) :]
-    assert float(dropped.sum()) <= 1e-6
+    for p in [1 - 1e-7, 1 - 2**-24, 1 - 2**-53]:
+        kept = apply_top_p(descending(logits), p)
+        dropped = descending(logits).softmax(-1)[len(kept) :]
+        assert float(dropped.sum()) <= 1e-6
 
 
 def test_top_p_stops_at_the_candidate_that_reaches_p():
@@ -112,10 +112,10 @@ def test_top_p_among_equals_keeps_as_many_as_transformers():
     assert_same_distribution(apply_top_p(logits, 0.35), reference(TopPLogitsWarper(0.35), logits))
 
 
-@pytest.mark.parametrize("p", [1e-6, 0.01, 0.1, 0.5, 0.99, 1.0])
-def test_min_p_keeps_what_transformers_keeps(logits, p):
+def test_min_p_keeps_what_transformers_keeps(logits):
     """Candidates at least p times as likely as the most likely one; with p = 1 only that one and its equals."""
-    assert_same_distribution(apply_min_p(descending(logits), p), reference(MinPLogitsWarper(p), logits))
+    for p in [1e-6, 0.01, 0.1, 0.5, 0.99, 1.0]:
+        assert_same_distribution(apply_min_p(descending(logits), p), reference(MinPLogitsWarper(p), logits))
 
 
 def test_min_p_of_one_keeps_all_equals():
@@ -123,14 +123,14 @@ def test_min_p_of_one_keeps_all_equals():
     assert len(apply_min_p(torch.tensor([2.0, 2.0, 2.0, 1.0]), 1.0)) == 3
 
 
-@pytest.mark.parametrize("p", [1e-6, 0.2, 0.5, 0.9, 0.99, 0.9999])
-def test_typical_p_keeps_what_transformers_keeps(logits, p):
+def test_typical_p_keeps_what_transformers_keeps(logits):
     """Candidates whose surprise is nearest the entropy, in their places; never none."""
-    ordered = descending(logits)
-    ours, theirs = apply_typical_p(ordered, p), reference(TypicalLogitsWarper(p), ordered)
-    assert len(ours) == len(ordered)
-    assert_same_distribution(ours, theirs)
-    assert torch.equal(ours > -torch.inf, theirs > -torch.inf)
+    for p in [1e-6, 0.2, 0.5, 0.9, 0.99, 0.9999]:
+        ordered = descending(logits)
+        ours, theirs = apply_typical_p(ordered, p), reference(TypicalLogitsWarper(p), ordered)
+        assert len(ours) == len(ordered)
+        assert_same_distribution(ours, theirs)
+        assert torch.equal(ours > -torch.inf, theirs > -torch.inf)
 
 
 def test_typical_p_may_drop_the_most_likely_candidate():
@@ -141,20 +141,20 @@ def test_typical_p_may_drop_the_most_likely_candidate():
     assert kept[1:].any()
 
 
-@pytest.mark.parametrize("temperature", [0.05, 0.7, 1.0, 2.5, 10.0])
-def test_temperature_is_the_division(logits, temperature):
+def test_temperature_is_the_division(logits):
     """The distribution is the one of the divided logits."""
-    assert_same_distribution(
-        apply_temperature(logits, temperature), reference(TemperatureLogitsWarper(temperature), logits)
-    )
+    for temperature in [0.05, 0.7, 1.0, 2.5, 10.0]:
+        assert_same_distribution(
+            apply_temperature(logits, temperature), reference(TemperatureLogitsWarper(temperature), logits)
+        )
 
 
-@pytest.mark.parametrize("temperature", [1e-30, 1e-38, 1e-42, 5e-324])
-def test_the_smallest_temperatures_are_the_most_likely_token(logits, temperature):
+def test_the_smallest_temperatures_are_the_most_likely_token(logits):
     """Temperature towards 0 is greedy: no overflow, no NaN, all the mass on the highest logit."""
-    probabilities = apply_temperature(logits, temperature).softmax(-1)
-    assert float(probabilities[logits.argmax()]) == 1.0
-    assert not probabilities.isnan().any()
+    for temperature in [1e-30, 1e-38, 1e-42, 5e-324]:
+        probabilities = apply_temperature(logits, temperature).softmax(-1)
+        assert float(probabilities[logits.argmax()]) == 1.0
+        assert not probabilities.isnan().any()
 
 
 def test_filters_are_pure(logits):

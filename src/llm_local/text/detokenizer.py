@@ -29,9 +29,8 @@ class Detokenizer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._window: list[
-            int
-        ] = []  # ids whose decoded text is the context of the next ones, then the new ones
+        # ids whose decoded text is the context of the next ones, then the new ones
+        self._window: list[int] = []
         self._num_context = 0
         self._context_text = ""
         self._emitted = ""  # what of the window's text beyond the context is already out

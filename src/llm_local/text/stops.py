@@ -8,7 +8,10 @@ __all__ = ["StopMatcher"]
 
 
 class StopMatcher:
-    """Passes text through until the first stop string, holding back what may be the beginning of one."""
+    """Passes text through until the first stop string, holding back what may be the beginning of one.
+
+    The first is the one that is complete first, so it does not matter how the text comes in pieces.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -22,12 +25,12 @@ class StopMatcher:
         if not self._stops:
             return text
         text = self._held + text
-        # the earliest match wins; of two at the same place the longer one
-        found = [(text.find(stop), -len(stop), stop) for stop in self._stops if stop in text]
+        # of two that the same character completes, the longer one
+        found = [(text.find(stop) + len(stop), -len(stop), stop) for stop in self._stops if stop in text]
         if found:
-            position, _, self.matched = min(found)
+            end, _, self.matched = min(found)
             self._held = ""
-            return text[:position]
+            return text[: end - len(self.matched)]
         keep = max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -6,13 +6,14 @@ tokenized as the characters it is made of, never as the token that ends a turn.
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llm_local.errors import InvalidRequest
-from llm_local.messages import Message, ToolDefinition
+from llm_local.messages import Message, ToolCall, ToolDefinition
 
 __all__ = ["ChatTemplate", "RenderedPrompt"]
 
@@ -38,11 +39,13 @@ class ChatTemplate:
         source = tokenizer.chat_template
         self._source = source if isinstance(source, str) else " ".join(dict(source or {}).values())
         added = tokenizer.added_tokens_decoder.values()
-        self._special = {str(token) for token in added if token.special}
+        named = getattr(tokenizer, "chat_control_tokens", None) or ()
+        special = {str(token) for token in added if token.special}
         # `<tool_call>` and the like are ordinary tokens to the tokenizer, but control to the template
-        self._control = self._special | {
-            str(token) for token in added if str(token).strip() and str(token) in self._source
-        }
+        ordinary = {str(token) for token in added if str(token).strip()} - special
+        control = {token for token in ordinary if token in named or token in self._source}
+        self._special, self._control = _any_of(special), _any_of(special | control)
+        self._spellings: dict[str, list[int]] = {}
 
     def render(self, messages: Sequence[Message], tools: Sequence[ToolDefinition] = ()) -> RenderedPrompt:
         """The prompt for the assistant's next turn.
@@ -60,20 +63,21 @@ class ChatTemplate:
                     "This model has no chat template, so it cannot use tools.", param="tools"
                 )
             text = _transcript(turns)
-            ids = self._encode(shield.pieces(text), start=True)
+            ids = self._start_ids() + self._encode(shield.pieces(text))
             return RenderedPrompt(shield.restore(text), ids, (FALLBACK_STOP,), (FALLBACK_NOTICE,))
         try:
             text = self._tokenizer.apply_chat_template(
                 turns,
-                tools=[_tool(tool) for tool in tools] or None,
+                tools=shield.cover([_tool(tool) for tool in tools], self._control) or None,
                 tokenize=False,
                 add_generation_prompt=True,
             )
         except Exception as error:  # a template is a program of the model's author and may raise anything
+            reason = shield.restore(str(error))
             raise InvalidRequest(
-                f"The model's chat template refuses these messages: {error}", param="messages"
+                f"The model's chat template refuses these messages: {reason}", param="messages"
             ) from error
-        return RenderedPrompt(shield.restore(text), self._encode(shield.pieces(text), start=False))
+        return RenderedPrompt(shield.restore(text), self._encode(shield.pieces(text)))
 
     def _turn(self, message: Message, shield: _Shield) -> dict[str, Any]:
         # What the model itself or the operator wrote may hold `<think>` and mean it; special tokens never.
@@ -85,68 +89,93 @@ class ChatTemplate:
         if message.reasoning is not None:
             turn["reasoning_content"] = shield.cover(message.reasoning, control)
         if message.tool_call_id is not None:
-            turn["tool_call_id"] = message.tool_call_id
+            turn["tool_call_id"] = shield.cover(message.tool_call_id, self._control)
         if message.tool_calls:
-            turn["tool_calls"] = [
-                {
-                    "id": call.id,
-                    "type": "function",
-                    "function": {
-                        "name": call.name,
-                        "arguments": shield.cover(dict(call.arguments), self._control),
-                    },
-                }
-                for call in message.tool_calls
-            ]
+            turn["tool_calls"] = [self._tool_call(call, shield) for call in message.tool_calls]
         return turn
 
-    def _encode(self, pieces: Sequence[str], *, start: bool) -> tuple[int, ...]:
-        """Token ids of the pieces one after the other; `start` adds what the tokenizer puts before a text."""
+    def _tool_call(self, call: ToolCall, shield: _Shield) -> dict[str, Any]:
+        name, arguments = shield.cover([call.name, call.arguments], self._control)
+        return {
+            "id": shield.cover(call.id, self._control),
+            "type": "function",
+            "function": {"name": name, "arguments": arguments},
+        }
+
+    def _start_ids(self) -> tuple[int, ...]:
+        """What the tokenizer puts before a text, such as a begin token. What it puts after one is not for us."""
+        ids = self._tokenizer("a").input_ids
+        return tuple(ids[: ids.index(self._ids("a")[0])])
+
+    def _encode(self, pieces: Iterable[tuple[str, bool]]) -> tuple[int, ...]:
+        """Token ids of the pieces one after the other."""
         ids: list[int] = []
-        for index, piece in enumerate(pieces):
-            ids += self._tokenizer(piece, add_special_tokens=start and index == 0).input_ids
+        for piece, hidden in pieces:
+            if hidden:
+                ids += self._spell(piece)
+            else:
+                ids += self._next_ids(piece) if ids else self._ids(piece)
         return tuple(ids)
+
+    def _spell(self, literal: str) -> list[int]:
+        """Ids of a control string's characters, one by one; even one character may be a special token."""
+        if literal not in self._spellings:
+            ids = [
+                token_id for text in literal for token_id in self._next_ids(text, split_special_tokens=True)
+            ]
+            self._spellings[literal] = ids
+        return self._spellings[literal]
+
+    def _next_ids(self, text: str, **options: bool) -> list[int]:
+        """Ids of a text that continues another, without the space some tokenizers put where a text begins."""
+        before, both = self._ids("\n", **options), self._ids("\n" + text, **options)
+        return both[len(before) :] if both[: len(before)] == before else self._ids(text, **options)
+
+    def _ids(self, text: str, **options: bool) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False, **options).input_ids)
 
 
 class _Shield:
     """Hides control strings of foreign text behind placeholders while the template runs.
 
-    Afterwards the text is cut inside each of them, so that no piece the tokenizer sees holds a whole one.
+    Afterwards they are tokenized one character at a time, so that no piece the tokenizer sees holds a whole one.
     """
 
     def __init__(self) -> None:
-        # private-use characters and a nonce: no message can contain a placeholder of ours
-        self._mark = f"\uf8f0{secrets.token_hex(4)}:"
-        self._literals: dict[str, str] = {}
+        # A nonce, so that no message can hold a placeholder of ours; digits, so that no filter a template may
+        # apply (tojson, escape, upper) changes it.
+        self._mark = f"~{secrets.randbits(64)}."
+        self._literals: list[str] = []
 
-    def cover(self, value: Any, control: set[str]) -> Any:
-        """`value` (text, or JSON-like data holding text) with every control string replaced."""
+    def cover(self, value: Any, control: re.Pattern[str]) -> Any:
+        """`value` (text, or JSON-like data holding text) with every control string replaced, keys included."""
         if isinstance(value, Mapping):
-            return {key: self.cover(item, control) for key, item in value.items()}
+            return {self.cover(key, control): self.cover(item, control) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.cover(item, control) for item in value]
-        if not isinstance(value, str):
-            return value
-        # longest first, so that a control string inside another one does not break it up
-        for literal in sorted(control, key=len, reverse=True):
-            if literal in value:
-                placeholder = f"{self._mark}{len(self._literals)}\uf8f1"
-                self._literals[placeholder] = literal
-                value = value.replace(literal, placeholder)
-        return value
+        return control.sub(self._hide, value) if isinstance(value, str) else value
 
     def restore(self, text: str) -> str:
         """The text as a person reads it."""
-        for placeholder, literal in self._literals.items():
-            text = text.replace(placeholder, literal)
-        return text
+        return "".join(piece for piece, _ in self.pieces(text))
 
-    def pieces(self, text: str) -> list[str]:
-        """The text in pieces to be tokenized one by one."""
-        cut = f"{self._mark}cut\uf8f1"
-        for placeholder, literal in self._literals.items():
-            text = text.replace(placeholder, literal[:1] + cut + literal[1:])
-        return text.split(cut)
+    def pieces(self, text: str) -> Iterator[tuple[str, bool]]:
+        """The text in pieces to be tokenized one by one; True marks a hidden control string."""
+        for index, piece in enumerate(re.split(re.escape(self._mark) + r"(\d+)~", text)):
+            hidden = index % 2 == 1
+            if piece:
+                yield (self._literals[int(piece)] if hidden else piece), hidden
+
+    def _hide(self, found: re.Match[str]) -> str:
+        if found[0] not in self._literals:
+            self._literals.append(found[0])
+        return f"{self._mark}{self._literals.index(found[0])}~"
+
+
+def _any_of(literals: Iterable[str]) -> re.Pattern[str]:
+    # longest first: of those that begin at the same place the whole one is taken, in every process alike
+    longest_first = sorted(literals, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
 def _tool(tool: ToolDefinition) -> dict[str, Any]:
