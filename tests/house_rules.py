@@ -60,8 +60,8 @@ ZONES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("rich", "prompt_toolkit"), _TERMINALS),
     **dict.fromkeys(("sqlite3",), ("conversations", "rag")),
 }
-# Rooms whose import may load torch: its zone, and the door that holds an engine. All others stay light.
-HEAVY_ROOMS = (*_TORCH_ROOMS, "generator")
+# Rooms whose import may load torch: its zone. All others stay light.
+HEAVY_ROOMS = _TORCH_ROOMS
 
 FORBIDDEN_NAMES = frozenset(
     {"utils", "util", "helpers", "helper", "common", "misc", "base", "core", "manager"}

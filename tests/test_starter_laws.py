@@ -10,6 +10,7 @@ from llm_local.generator import TextGenerator
 from llm_local.messages import Message
 from llm_local.model_loader import load_tokenizer_and_model, resolve_model
 from llm_local.options import GenerationOptions
+from llm_local.runtime.worker import EngineWorker, ThreadDriver
 from llm_local.specs import MemoryLimits, ModelSpec
 
 GREEDY = GenerationOptions(temperature=0, max_new_tokens=64)
@@ -123,3 +124,36 @@ def test_a_literal_end_token_in_a_question_does_not_end_the_turn(loaded):
     control = loaded.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
     assert [prepared.prompt_ids.count(token_id) for token_id in control] == [2, 1]
     assert "<|im_end|> <|im_start|>system" in prepared.prompt_text
+
+
+def test_scores_are_the_models_own_log_probabilities(loaded):
+    """`score` equals log-softmax of transformers' logits at the continuation's places, and orders good above bad."""
+    given, text = "<|im_start|>user\nWhat is 3 + 4?<|im_end|>\n<|im_start|>assistant\n", "3 + 4 = 7."
+    found = generator_for(loaded).score(text, given=given, top_logprobs=2)
+    given_ids = loaded.tokenizer(given).input_ids
+    text_ids = loaded.tokenizer(text, add_special_tokens=False).input_ids
+    loaded.model.set_attn_implementation("sdpa")
+    with torch.no_grad():
+        logits = loaded.model(torch.tensor([[*given_ids, *text_ids]])).logits[0, len(given_ids) - 1 : -1]
+    expected = logits.log_softmax(-1)
+    assert [entry.token_id for entry in found] == text_ids
+    for row, entry in zip(expected, found, strict=True):
+        assert entry.logprob == pytest.approx(float(row[entry.token_id]), abs=1e-3)
+        assert entry.top[0][1] == pytest.approx(float(row.max()), abs=1e-3)
+    worse = generator_for(loaded).score("purple sky tomorrow", given=given)
+    assert sum(e.logprob for e in found) / len(found) > sum(e.logprob for e in worse) / len(worse)
+
+
+def test_a_thread_of_its_own_gives_the_same_words(loaded):
+    """Sampled or greedy, read by threads or inline: the same ids."""
+    generator = TextGenerator(loaded, driver=lambda engine: ThreadDriver(EngineWorker(engine)))
+    streams = [
+        generator.generate_chat_stream(ask(q), SAMPLED.replace(seed=n)) for n, q in enumerate(QUESTIONS)
+    ]
+    threaded = [fold(stream).token_ids for stream in streams]
+    inline = [
+        generator_for(loaded).generate_chat(ask(q), SAMPLED.replace(seed=n)).token_ids
+        for n, q in enumerate(QUESTIONS)
+    ]
+    generator._driver._worker.close(10)
+    assert threaded == inline

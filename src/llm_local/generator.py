@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from llm_local.engine.driver import InlineDriver
-from llm_local.engine.factory import make_engine
-from llm_local.engine.protocol import Engine, PrefillStep, TokenRequest, TokenStep
+from llm_local.engine.driver import Driver, InlineDriver
+from llm_local.engine.protocol import Engine, EngineStep, PrefillStep, TokenRequest
 from llm_local.errors import InvalidRequest
-from llm_local.events import Completion, Event, Finish, Progress, fold
-from llm_local.loaders.devices import available_bytes
+from llm_local.events import Completion, Event, Finish, Progress, TokenLogprob, fold
 from llm_local.messages import Message, ToolDefinition
 from llm_local.model_loader import LoadedModel
 from llm_local.options import GenerationOptions
@@ -25,7 +24,7 @@ from llm_local.text.fit import fit
 from llm_local.text.pipeline import TextPipeline
 from llm_local.text.templates import ChatTemplate, RenderedPrompt
 
-__all__ = ["EventStream", "PreparedRequest", "TextGenerator"]
+__all__ = ["EventStream", "PreparedRequest", "StepReader", "TextGenerator"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +40,8 @@ class PreparedRequest:
 class TextGenerator:
     """Generates with one loaded model.
 
-    `defaults` apply where a call brings no options of its own; `memory` bounds keys and values. `engine` replaces
-    the real one in tests.
+    `defaults` apply where a call brings no options of its own; `memory` bounds keys and values; `driver` decides
+    which thread the engine runs in. `engine` replaces the real one in tests.
     """
 
     def __init__(
@@ -52,10 +51,11 @@ class TextGenerator:
         defaults: GenerationOptions | None = None,
         memory: MemoryLimits | None = None,
         engine: Engine | None = None,
+        driver: Callable[[Engine], Driver] = InlineDriver,
     ) -> None:
         self._loaded = loaded
         self._defaults = GenerationOptions() if defaults is None else defaults
-        self._driver = InlineDriver(_engine_for(loaded, memory or MemoryLimits()) if engine is None else engine)
+        self._driver = driver(_engine_for(loaded, memory or MemoryLimits()) if engine is None else engine)
         self._template = ChatTemplate(loaded.tokenizer)
         self._numbers = itertools.count(1)
 
@@ -99,13 +99,50 @@ class TextGenerator:
         Raises:
             InsufficientMemory: the sequence can never fit the memory for keys and values.
         """
+        return EventStream(self._driver, *self.open(prepared))
+
+    def open(
+        self, prepared: PreparedRequest, *, owner: str | None = None, priority: int = 0
+    ) -> tuple[TokenRequest, StepReader]:
+        """A prepared request for whoever drives the engine itself: what goes in, and what reads its steps."""
         request = TokenRequest(
             sequence_id=str(next(self._numbers)),
             prompt_ids=prepared.prompt_ids,
             options=prepared.options,
             stop_token_ids=self._loaded.end_token_ids,
+            owner=owner,
+            priority=priority,
         )
-        return EventStream(self._driver, request, TextPipeline(self._loaded.tokenizer, prepared.options.stop))
+        return request, StepReader(TextPipeline(self._loaded.tokenizer, prepared.options.stop))
+
+    def score(self, text: str, *, given: str = "", top_logprobs: int = 0) -> tuple[TokenLogprob, ...]:
+        """Log-probabilities of the tokens of `text` after `given`, one each, without generating.
+
+        The very first token a model sees has none: with an empty `given` and a tokenizer that puts nothing before
+        a text, the result starts at the second token.
+
+        Raises:
+            InvalidRequest: `text` has no tokens.
+            ContextLengthExceeded: both together do not fit the window.
+        """
+        tokenizer = self._loaded.tokenizer
+        text_ids = tokenizer(text, add_special_tokens=False).input_ids
+        if not text_ids:
+            raise InvalidRequest("The text to score is empty.", param="text")
+        prompt_ids = (*tokenizer(given).input_ids, *text_ids)
+        fit(len(prompt_ids), 1, self._loaded.info.context_length, explicit=True)
+        options = GenerationOptions(max_new_tokens=1, temperature=0, logprobs=True, top_logprobs=top_logprobs)
+        sequence_id = str(next(self._numbers))
+        self._driver.submit(TokenRequest(sequence_id, prompt_ids, options, prompt_logprobs=True))
+        found: list[TokenLogprob] = []
+        while True:
+            step = self._driver.next_step(sequence_id)
+            if isinstance(step, PrefillStep):
+                found += step.logprobs
+            elif step.error is not None:
+                raise step.error
+            elif step.last:
+                return tuple(found[-len(text_ids) :])
 
     def generate_text(self, prompt: str, options: GenerationOptions | None = None) -> Completion:
         """Continue a text, without a chat template. `Completion.text` is the continuation only."""
@@ -139,25 +176,65 @@ class TextGenerator:
         return PreparedRequest(rendered.text, rendered.token_ids, resolved, rendered.notices)
 
 
+class StepReader:
+    """One request's steps to its events. Sans-I/O: inline, threaded and awaited streams all read through it."""
+
+    def __init__(self, pipeline: TextPipeline) -> None:
+        self._pipeline = pipeline
+        self.finished = False
+
+    @property
+    def wants_cancel(self) -> bool:
+        """True when a stop string was found and the engine does not know yet that the reply is over."""
+        return self._pipeline.stopped and not self.finished
+
+    def feed(self, step: EngineStep) -> list[Event]:
+        """The events of one step; of the last one, held-back text and Finish.
+
+        Raises:
+            LocalLLMError: the sequence failed.
+        """
+        if isinstance(step, PrefillStep):
+            return [Progress("prefill", step.done, step.total)]
+        events: list[Event] = []
+        if step.token_id is not None and not self._pipeline.stopped:
+            events += self._pipeline.feed(step.token_id, step.logprob)
+        if step.report is None:
+            return events
+        self.finished = True
+        if step.error is not None:
+            raise step.error
+        events += self._pipeline.finish()
+        reason = "stop" if self._pipeline.stopped else step.finish_reason or "cancelled"
+        return [*events, Finish(reason, step.report.usage, step.report.timings)]
+
+
 class EventStream:
     """Events of one request. Iterate it to the end, or `cancel()`, or `close()`; a context manager closes it.
 
     A stream that is forgotten half-way is cancelled when it is collected.
     """
 
-    def __init__(self, driver: InlineDriver, request: TokenRequest, pipeline: TextPipeline) -> None:
+    def __init__(self, driver: Driver, request: TokenRequest, reader: StepReader) -> None:
         driver.submit(request)
         self._driver = driver
         self._sequence_id = request.sequence_id
-        self._pipeline = pipeline
-        self._events = self._run()
+        self._reader = reader
+        self._events: deque[Event] = deque()
+        self._closed = False
         weakref.finalize(self, driver.forget, request.sequence_id)
 
     def __iter__(self) -> Iterator[Event]:
         return self
 
     def __next__(self) -> Event:
-        return next(self._events)
+        while not self._events:
+            if self._closed or self._reader.finished:
+                raise StopIteration
+            self._events.extend(self._reader.feed(self._driver.next_step(self._sequence_id)))
+            if self._reader.wants_cancel:
+                self.cancel()
+        return self._events.popleft()
 
     def __enter__(self) -> EventStream:
         return self
@@ -171,35 +248,16 @@ class EventStream:
 
     def close(self) -> None:
         """Stop without reading on, and free the request's memory. Harmless when repeated."""
-        self._events.close()
+        self._closed = True
+        self._events.clear()
         self._driver.abandon(self._sequence_id)
-
-    def _run(self) -> Generator[Event, None, None]:
-        stopped = False
-        while True:
-            step = self._driver.next_step(self._sequence_id)
-            if isinstance(step, PrefillStep):
-                yield Progress("prefill", step.done, step.total)
-                continue
-            if step.token_id is not None and not stopped:
-                yield from self._pipeline.feed(step.token_id, step.logprob)
-            if step.last:
-                yield from self._end(step, stopped)
-                return
-            if self._pipeline.stopped and not stopped:
-                stopped = True
-                self._driver.cancel(self._sequence_id)
-
-    def _end(self, step: TokenStep, stopped: bool) -> Iterator[Event]:
-        if step.error is not None:
-            raise step.error
-        yield from self._pipeline.finish()
-        reason = "stop" if stopped or self._pipeline.stopped else step.finish_reason
-        if step.report is not None and reason is not None:
-            yield Finish(reason, step.report.usage, step.report.timings)
 
 
 def _engine_for(loaded: LoadedModel, memory: MemoryLimits) -> Engine:
+    # Late: these import torch, and whoever brings an engine of its own does not need it.
+    from llm_local.engine.factory import make_engine
+    from llm_local.loaders.devices import available_bytes
+
     kv_limit_bytes = memory.kv_cache_bytes
     if kv_limit_bytes is None:
         kv_limit_bytes = available_bytes(loaded.info.device) // 2

@@ -1,16 +1,36 @@
-"""The inline driver: whoever reads a sequence's steps drives the engine for everybody, in its own thread."""
+"""How steps come from the engine to whoever waits for them: inline, in the reader's own thread."""
 
 from __future__ import annotations
 
 from collections import deque
+from typing import Protocol
 
 from llm_local.engine.protocol import Engine, EngineStep, TokenRequest, TokenStep
 
-__all__ = ["InlineDriver"]
+__all__ = ["Driver", "InlineDriver"]
+
+
+class Driver(Protocol):
+    """Hands each sequence its own steps, in order, the last one last."""
+
+    def submit(self, request: TokenRequest) -> None:
+        """Queue a sequence. What `Engine.submit` refuses is raised here, or comes as the sequence's only step."""
+
+    def next_step(self, sequence_id: str) -> EngineStep:
+        """The sequence's next step, waiting for it. Not to be called again after the last one."""
+
+    def cancel(self, sequence_id: str) -> None:
+        """Ask for the end; `next_step` still delivers what comes before it. Safe from a signal handler."""
+
+    def abandon(self, sequence_id: str) -> None:
+        """End a sequence nobody reads any more and free its memory soon. Unknown ids are ignored."""
+
+    def forget(self, sequence_id: str) -> None:
+        """Like `abandon`, and safe inside a finalizer: nothing runs, the memory comes back at the next step."""
 
 
 class InlineDriver:
-    """Hands each sequence its own steps. For scripts and REPLs; used from one thread."""
+    """Whoever reads a sequence's steps drives the engine for everybody. For scripts and REPLs, in one thread."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -22,10 +42,7 @@ class InlineDriver:
         self._mailboxes[request.sequence_id] = deque()
 
     def next_step(self, sequence_id: str) -> EngineStep:
-        """The sequence's next step, stepping the engine until there is one.
-
-        Must not be called again after a step with `last`, nor after `abandon`.
-        """
+        """The sequence's next step, stepping the engine until there is one."""
         mailbox = self._mailboxes[sequence_id]
         while not mailbox:
             self._step()
@@ -35,17 +52,17 @@ class InlineDriver:
         return step
 
     def cancel(self, sequence_id: str) -> None:
-        """Ask for the end; `next_step` still delivers what comes before it."""
+        """Ask for the end."""
         self.engine.cancel(sequence_id)
 
     def abandon(self, sequence_id: str) -> None:
-        """End a sequence nobody reads any more and free its memory now. Unknown ids are ignored."""
+        """End a sequence and free its memory now."""
         if sequence_id in self._mailboxes:
             self.forget(sequence_id)
             self._step()
 
     def forget(self, sequence_id: str) -> None:
-        """Like `abandon`, but its memory comes back at the next step: safe inside a finalizer."""
+        """End a sequence at the next step."""
         if self._mailboxes.pop(sequence_id, None) is not None:
             self.engine.cancel(sequence_id)
 

@@ -1,0 +1,1 @@
+"""Running models for many callers at once: the engine's thread, and what callers hold of it."""

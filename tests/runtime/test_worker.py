@@ -1,0 +1,244 @@
+"""The engine thread: many callers, one owner of the engine, and everybody gets an end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from queue import SimpleQueue
+from types import SimpleNamespace
+
+import pytest
+
+from fakes import ByteTokenizer, ScriptedEngine
+from llm_local.engine.protocol import TokenRequest
+from llm_local.errors import EngineError, InvalidRequest, LocalLLMError
+from llm_local.events import Delta, Finish, fold
+from llm_local.generator import TextGenerator
+from llm_local.messages import Message
+from llm_local.options import GenerationOptions
+from llm_local.runtime.handle import AsyncEventStream
+from llm_local.runtime.worker import EngineWorker, ThreadDriver
+
+END = ByteTokenizer.end_token
+LIMIT_S = 10.0
+
+
+class EchoEngine(ScriptedEngine):
+    """Replies with the prompt's own ids, so that every caller can tell its own from others'."""
+
+    def submit(self, request):
+        if request.prompt_ids == (0,):
+            raise InvalidRequest("refused", param="prompt")
+        self.enqueue([*request.prompt_ids, END])
+        super().submit(request)
+
+
+class GatedEngine(EchoEngine):
+    """Steps only when allowed to."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = threading.Semaphore(0)
+
+    def step(self):
+        self.gate.acquire()
+        return super().step()
+
+
+@pytest.fixture
+def start():
+    """Starts workers and ends them after the test."""
+    workers = []
+
+    def make(engine):
+        workers.append(EngineWorker(engine))
+        return workers[-1]
+
+    yield make
+    for worker in workers:
+        if isinstance(worker._engine, GatedEngine):
+            worker._engine.gate.release(10_000)
+        worker.close(LIMIT_S)
+        assert not worker._thread.is_alive()
+
+
+def generator_over(worker):
+    loaded = SimpleNamespace(
+        tokenizer=ByteTokenizer(),
+        info=SimpleNamespace(context_length=4096),
+        end_token_ids=frozenset({END}),
+    )
+    return TextGenerator(loaded, engine=worker._engine, driver=lambda _: ThreadDriver(worker))
+
+
+def test_many_threads_each_get_their_own(start):
+    generator = generator_over(start(EchoEngine()))
+    answers = {}
+
+    def ask(name):
+        answers[name] = generator.generate_text(name * 20).text
+
+    names = [f"caller {n}; " for n in range(16)]
+    threads = [threading.Thread(target=ask, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT_S)
+    assert answers == {name: name * 20 for name in names}
+
+
+def test_async_callers_share_the_loop_and_get_their_own(start):
+    worker = start(EchoEngine())
+    generator = generator_over(worker)
+
+    async def ask(name):
+        stream = AsyncEventStream(worker, *generator.open(generator.prepare_text(name * 20)))
+        return fold([event async for event in stream])
+
+    async def ask_all():
+        return await asyncio.gather(*(ask(f"caller {n}; ") for n in range(16)))
+
+    for n, completion in enumerate(asyncio.run(ask_all())):
+        assert completion.text == f"caller {n}; " * 20
+        assert completion.finish_reason == "stop"
+
+
+def test_async_equals_sync(start):
+    worker = start(EchoEngine())
+    generator = generator_over(worker)
+    options = GenerationOptions(stop=("STOP",))
+
+    async def ask():
+        stream = AsyncEventStream(
+            worker, *generator.open(generator.prepare_text("naïve ✓ STOP more", options))
+        )
+        return [event async for event in stream]
+
+    ours, theirs = fold(asyncio.run(ask())), generator.generate_text("naïve ✓ STOP more", options)
+    assert (ours.text, ours.finish_reason, ours.token_ids) == (theirs.text, "stop", theirs.token_ids)
+    assert ours.text == "naïve ✓ "
+
+
+def test_cancel_comes_within_one_step(start):
+    engine = GatedEngine()
+    generator = generator_over(start(engine))
+    stream = generator.stream(generator.prepare_text("abcdefgh"))
+    engine.gate.release(3)
+    texts = []
+    for event in stream:
+        if isinstance(event, Delta):
+            texts.append(event.text)
+            if len(texts) == 3:
+                stream.cancel()
+                engine.gate.release(2)
+        if isinstance(event, Finish):
+            assert event.reason == "cancelled"
+    assert len(texts) <= 4
+    assert not engine.has_work()
+
+
+def test_cancel_right_after_submit_is_not_lost(start):
+    """The request and its cancellation reach the engine in the order they were posted."""
+    engine = GatedEngine()
+    worker = start(engine)
+    generator = generator_over(worker)
+    streams = [generator.stream(generator.prepare_text("x" * 50)) for _ in range(20)]
+    for stream in streams:
+        stream.cancel()
+    engine.gate.release(10)
+    for stream in streams:
+        assert fold(stream).finish_reason == "cancelled"
+
+
+def test_a_refusal_reaches_only_its_caller(start):
+    worker = start(EchoEngine())
+    generator = generator_over(worker)
+    good = generator.stream(generator.prepare_text("fine"))
+    bad = generator.stream(generator.prepare_text("\0"))
+    with pytest.raises(InvalidRequest, match="refused"):
+        fold(bad)
+    assert fold(good).text == "fine"
+    assert worker.alive
+
+
+def test_a_fatal_error_reaches_everybody_and_later_callers(start):
+    class Dying(EchoEngine):
+        steps = 0
+
+        def step(self):
+            self.steps += 1
+            if self.steps == 3:
+                raise MemoryError("the machine is gone")
+            return super().step()
+
+    worker = start(Dying())
+    generator = generator_over(worker)
+    streams = [generator.stream(generator.prepare_text("a long enough text")) for _ in range(5)]
+    for stream in streams:
+        with pytest.raises(EngineError, match="the machine is gone"):
+            fold(stream)
+    assert not worker.alive
+    with pytest.raises(EngineError, match="the machine is gone"):
+        generator.generate_text("too late")
+
+
+def test_closing_ends_every_stream(start):
+    engine = GatedEngine()
+    worker = start(engine)
+    generator = generator_over(worker)
+    streams = [generator.stream(generator.prepare_text("never answered")) for _ in range(3)]
+    worker.close(timeout_s=0)  # posted before the engine may go on
+    engine.gate.release(100)
+    for stream in streams:
+        with pytest.raises(LocalLLMError, match="shut down"):
+            list(stream)
+    worker.close(LIMIT_S)
+    with pytest.raises(LocalLLMError, match="shut down"):
+        generator.generate_text("after closing")
+
+
+def test_an_idle_worker_takes_no_processor_time(start):
+    worker = start(EchoEngine())
+    generator_over(worker).generate_text("warm")
+    before = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - before < 0.1
+
+
+def test_a_reader_that_never_reads_does_not_hold_up_another(start):
+    worker = start(EchoEngine())
+    generator = generator_over(worker)
+    silent = generator.stream(generator.prepare_text("x" * 1000))
+    assert generator.generate_text("y" * 500).text == "y" * 500
+    silent.close()
+    assert generator.generate_text("z").text == "z"
+
+
+def test_a_caller_whose_loop_is_gone_costs_the_engine_nothing(start):
+    engine = GatedEngine()
+    worker = start(engine)
+    generator = generator_over(worker)
+
+    async def ask_and_leave():
+        AsyncEventStream(worker, *generator.open(generator.prepare_text("nobody waits for this")))
+
+    asyncio.run(ask_and_leave())
+    engine.gate.release(1000)
+    assert generator.generate_text("still here").text == "still here"
+    assert worker.alive
+
+
+def test_steps_are_delivered_in_order_with_one_last(start):
+    worker = start(EchoEngine())
+    box = SimpleQueue()
+    worker.submit(TokenRequest("a", tuple(b"hello"), GenerationOptions(), frozenset({END})), box.put)
+    steps = [box.get(timeout=LIMIT_S) for _ in range(7)]
+    assert [getattr(step, "token_id", None) for step in steps] == [None, *b"hello", END]
+    assert [getattr(step, "last", False) for step in steps] == [False] * 6 + [True]
+    assert box.empty()
+
+
+def test_messages_go_the_same_way(start):
+    generator = generator_over(start(EchoEngine()))
+    assert "User: Hello" in generator.generate_chat([Message("user", "Hello")]).text
