@@ -79,11 +79,17 @@ class ToolCallEvent:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts: what the model really saw and sampled (the end token is a sampled token)."""
+    """Token counts: what the model really saw and sampled (the end token is a sampled token).
+
+    With speculative decoding, `accepted_tokens` of `drafted_tokens` guesses came true; they are counted in
+    `completion_tokens` like any other.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:

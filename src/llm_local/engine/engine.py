@@ -14,6 +14,7 @@ from llm_local.engine.prefix_cache import PrefixCache
 from llm_local.engine.protocol import EngineStep, PrefillStep, TokenRequest, TokenStep
 from llm_local.engine.scheduler import Scheduler
 from llm_local.engine.sequence import Chunk, Sequence, SequenceState
+from llm_local.engine.speculative import Drafter
 from llm_local.errors import (
     ContextLengthExceeded,
     EngineError,
@@ -51,11 +52,13 @@ class BatchEngine:
         context_length: int,
         vocab_size: int,
         prefix_cache: PrefixCache | None = None,
+        drafter: Drafter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runner = runner
         self._context_length = context_length
         self._vocab_size = vocab_size
+        self._drafter = drafter
         self._clock = clock
         self._scheduler = Scheduler(runner.budget, runner.max_chunk_tokens, prefix_cache)
         self._sequences: dict[str, Sequence] = {}
@@ -76,7 +79,7 @@ class BatchEngine:
     def step(self) -> list[EngineStep]:
         """Schedule, run, postprocess."""
         outputs = self._end_cancelled()
-        chunks = self._scheduler.schedule()
+        chunks = self._scheduler.schedule(self._drafts())
         if chunks:
             now = self._clock()
             for chunk in chunks:
@@ -149,6 +152,11 @@ class BatchEngine:
             have_bytes=limit_bytes,
         )
 
+    def _drafts(self) -> dict[str, list[int]]:
+        """Guesses for the sequences that decode, where speculation is on."""
+        decoding = [sequence for sequence in self._scheduler.running if sequence.decoding]
+        return self._drafter.propose(decoding) if self._drafter is not None and decoding else {}
+
     def _end_cancelled(self) -> list[EngineStep]:
         cancelled = [s for s in self._sequences.values() if s.cancelled]
         return [self._end(sequence, finish_reason="cancelled") for sequence in cancelled]
@@ -165,8 +173,9 @@ class BatchEngine:
                 raise  # Ctrl-C: nothing half-written stays behind
             if len(chunks) == 1:
                 return [self._fail(chunks[0].sequence, error)]
+            # without their guesses, and whole again where everything had to be forgotten
             alone = [
-                Chunk(c.sequence, c.length if c.sequence.num_computed else c.sequence.num_pending)
+                Chunk(c.sequence, c.num_pending if c.sequence.num_computed else c.sequence.num_pending)
                 for c in chunks
             ]
             return [output for chunk in alone for output in self._run([chunk])]
@@ -178,12 +187,30 @@ class BatchEngine:
         for chunk, rows in zip(chunks, logits.split([chunk.num_logits for chunk in chunks]), strict=True):
             sequence, completes = chunk.sequence, chunk.completes
             scored = self._score(chunk, rows)
-            sequence.num_computed += chunk.length
+            sequence.num_computed += chunk.num_pending
             if sequence.num_completion_tokens == 0:
                 done, total = sequence.num_computed, sequence.num_prompt_tokens
                 outputs.append(PrefillStep(sequence.sequence_id, done, total, scored))
             if completes:
-                outputs.append(self._advance(sequence, rows[-1]))
+                outputs += self._confirm(sequence, chunk.drafts, rows[-1 - len(chunk.drafts) :])
+        return outputs
+
+    def _confirm(self, sequence: Sequence, drafts: SequenceOf[int], rows: torch.Tensor) -> list[TokenStep]:
+        """Sample after the last token, and after each guess as long as the guesses are what was sampled.
+
+        `rows` `[1 + guesses, vocab]`.
+        """
+        outputs: list[TokenStep] = []
+        sequence.num_drafted += len(drafts)
+        for row, guess in zip(rows, [*drafts, None], strict=True):
+            step = self._advance(sequence, row)
+            outputs.append(step)
+            if step.last or step.token_id != guess:
+                break
+            sequence.num_accepted += 1
+            sequence.num_computed += 1
+        if drafts and not outputs[-1].last:
+            sequence.state.rollback(sequence.num_computed)
         return outputs
 
     def _score(self, chunk: Chunk, rows: torch.Tensor) -> tuple[TokenLogprob, ...]:
@@ -235,6 +262,8 @@ class BatchEngine:
         error: LocalLLMError | None = None,
     ) -> TokenStep:
         self._scheduler.remove(sequence, keep=error is None)
+        if self._drafter is not None:
+            self._drafter.forget(sequence)
         del self._sequences[sequence.sequence_id]
         return TokenStep(
             sequence.sequence_id,

@@ -13,6 +13,7 @@ from llm_local.engine.prefix_cache import PrefixCache
 from llm_local.engine.protocol import TokenRequest
 from llm_local.engine.runner import PackedRunner
 from llm_local.engine.sequence import Chunk, Sequence
+from llm_local.engine.speculative import Drafter
 from llm_local.engine.universal import UniversalRunner
 from llm_local.options import GenerationOptions
 from llm_local.sampling.sampler import Sampler
@@ -62,20 +63,29 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
 def make_engine(
-    model: Any, *, context_length: int, kv_limit_bytes: int | None = None, prefix_cache_bytes: int = 0
+    model: Any,
+    *,
+    context_length: int,
+    kv_limit_bytes: int | None = None,
+    prefix_cache_bytes: int = 0,
+    drafter: Drafter | None = None,
 ) -> BatchEngine:
     """An engine over a transformers causal model.
 
     `context_length` in tokens; `kv_limit_bytes` for all keys and values (None: no limit), of which the prefix cache
-    may keep `prefix_cache_bytes` (0: none). Only the packed path can reuse a prefix.
+    may keep `prefix_cache_bytes` (0: none); `drafter` guesses tokens ahead. Only the packed path can go back to an
+    earlier token, which both need; on the universal path they are off, and the log says so.
     """
     runner = make_runner(model, KVBudget(kv_limit_bytes))
-    reuses = prefix_cache_bytes > 0 and isinstance(runner, PackedRunner)
+    packed = isinstance(runner, PackedRunner)
+    if not packed and (prefix_cache_bytes or drafter):
+        logger.info("no prefix cache and no speculative decoding on the universal path")
     return BatchEngine(
         runner,
         context_length=context_length,
         vocab_size=_vocab_size(model),
-        prefix_cache=PrefixCache(prefix_cache_bytes) if reuses else None,
+        prefix_cache=PrefixCache(prefix_cache_bytes) if packed and prefix_cache_bytes else None,
+        drafter=drafter if packed else None,
     )
 
 

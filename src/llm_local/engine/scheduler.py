@@ -10,13 +10,18 @@ computed again later, with the tokens it has sampled.
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from collections.abc import Sequence as SequenceOf
+from types import MappingProxyType
+from typing import Final, cast
 
 from llm_local.engine.kv_cache import KVBudget, SequenceKV
 from llm_local.engine.prefix_cache import MIN_MATCH_TOKENS, PrefixCache, common_length
 from llm_local.engine.sequence import Chunk, Sequence
 
 __all__ = ["MAX_RUNNING", "Scheduler"]
+
+NO_DRAFTS: Final[Mapping[str, SequenceOf[int]]] = MappingProxyType({})
 
 # More sequences than this make each step slower than they make the sum faster.
 MAX_RUNNING = 64
@@ -54,12 +59,15 @@ class Scheduler:
         else:
             sequence.state.free()
 
-    def schedule(self) -> list[Chunk]:
-        """The chunks of the next forward pass. Empty when there is no work, or none that fits: see `stuck`."""
+    def schedule(self, drafts: Mapping[str, SequenceOf[int]] = NO_DRAFTS) -> list[Chunk]:
+        """The chunks of the next forward pass. Empty when there is no work, or none that fits: see `stuck`.
+
+        `drafts` are guesses for decoding sequences by id; they are run where there is room for them.
+        """
         num_waiting = len(self.waiting)
-        chunks = self._decodes()
+        chunks = self._decodes(drafts)
         if len(self.waiting) == num_waiting:
-            chunks += self._prefills(sum(chunk.sequence.state.bytes_to_append(1) for chunk in chunks))
+            chunks += self._prefills(sum(c.sequence.state.bytes_to_append(c.length) for c in chunks))
         # else someone was preempted, and what was freed is for the others; starting anything would only thrash
         if not chunks and self.running:
             self._preempt([])
@@ -71,8 +79,8 @@ class Scheduler:
         """The sequence that waits although nothing else holds memory: it has outgrown the budget for good."""
         return self.waiting[0] if self.waiting and not self.running else None
 
-    def _decodes(self) -> list[Chunk]:
-        """One token for every running sequence that has read its prompt, as far as memory goes."""
+    def _decodes(self, drafts: Mapping[str, SequenceOf[int]]) -> list[Chunk]:
+        """One token and its guesses for every running sequence that has read its prompt, as far as memory goes."""
         chunks: list[Chunk] = []
         promised_bytes = 0
         for sequence in sorted(self.running, key=lambda s: -s.request.priority):
@@ -83,8 +91,11 @@ class Scheduler:
                 if self._preempt(chunks) is sequence:
                     break
             else:
-                promised_bytes += sequence.state.bytes_to_append(1)
-                chunks.append(Chunk(sequence, 1))
+                guesses = tuple(drafts.get(sequence.sequence_id, ()))[: sequence.num_left - 1]
+                if not self.budget.fits(promised_bytes + sequence.state.bytes_to_append(1 + len(guesses))):
+                    guesses = ()
+                promised_bytes += sequence.state.bytes_to_append(1 + len(guesses))
+                chunks.append(Chunk(sequence, 1, guesses))
         return chunks
 
     def _prefills(self, promised_bytes: int) -> list[Chunk]:

@@ -42,6 +42,8 @@ class Sequence:
         self.tokens: list[int] = list(request.prompt_ids)
         self.num_computed = 0
         self.num_cached = 0
+        self.num_drafted = 0
+        self.num_accepted = 0
         self.num_scored = 1  # prompt tokens whose log-probability is known; the first has none
         self.cancelled = False
         self.submitted_at = 0.0
@@ -68,6 +70,16 @@ class Sequence:
         """Tokens that have not gone through the model: 1 while decoding, more in prefill."""
         return len(self.tokens) - self.num_computed
 
+    @property
+    def num_left(self) -> int:
+        """Tokens that may still be sampled."""
+        return self.max_tokens - len(self.tokens)
+
+    @property
+    def decoding(self) -> bool:
+        """True when everything but the last token has gone through the model."""
+        return self.num_pending == 1 and self.num_computed > 0
+
     def start_at(self, num_cached: int) -> None:
         """The first `num_cached` tokens are already in memory, copied from another sequence."""
         self.num_computed = num_cached
@@ -84,7 +96,13 @@ class Sequence:
         scheduled_at = now if self.scheduled_at is None else self.scheduled_at
         first_token_at = now if self.first_token_at is None else self.first_token_at
         return SequenceReport(
-            usage=Usage(self.num_prompt_tokens, self.num_cached, self.num_completion_tokens),
+            usage=Usage(
+                prompt_tokens=self.num_prompt_tokens,
+                cached_tokens=self.num_cached,
+                completion_tokens=self.num_completion_tokens,
+                drafted_tokens=self.num_drafted,
+                accepted_tokens=self.num_accepted,
+            ),
             timings=Timings(
                 queued_s=scheduled_at - self.submitted_at,
                 prefill_s=first_token_at - scheduled_at,
@@ -96,16 +114,22 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The next `length` pending tokens of a sequence, scheduled into one forward pass."""
+    """The next `num_pending` tokens of a sequence, and guesses behind them, scheduled into one forward pass."""
 
     sequence: Sequence
-    length: int
+    num_pending: int
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Tokens to run."""
+        return self.num_pending + len(self.drafts)
 
     @property
     def token_ids(self) -> list[int]:
         """The ids to run."""
         start = self.sequence.num_computed
-        return self.sequence.tokens[start : start + self.length]
+        return [*self.sequence.tokens[start : start + self.num_pending], *self.drafts]
 
     @property
     def num_logits(self) -> int:
@@ -113,9 +137,9 @@ class Chunk:
         sequence = self.sequence
         if sequence.request.prompt_logprobs and sequence.num_computed < sequence.num_prompt_tokens:
             return self.length
-        return int(self.completes)
+        return 1 + len(self.drafts) if self.completes else 0
 
     @property
     def completes(self) -> bool:
-        """True when the chunk ends at the sequence's last token, whose logits give the next one."""
-        return self.length == self.sequence.num_pending
+        """True when the chunk reaches the sequence's last token, whose logits give the next one."""
+        return self.num_pending == self.sequence.num_pending

@@ -1,0 +1,133 @@
+"""Guessing the next tokens cheaply, so that one forward pass of the model can confirm several.
+
+A drafter proposes; the engine runs the proposals behind the last token and samples at each place as always. As long
+as the sampled token is the proposed one, the next place's logits are the right ones and count; the first other token
+ends the step, and what was computed behind it is forgotten. So every token is still drawn from the model's own
+distribution with the sequence's own generator: the same ids with and without speculation, greedy or sampled.
+(Leviathan et al. 2023 accept a draft token with min(1, p/q); for a drafter that always proposes its best guess,
+q = 1, both accept with probability p.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence as SequenceOf
+from typing import Protocol
+
+import torch
+
+from llm_local.engine.kv_cache import KVBudget
+from llm_local.engine.protocol import TokenRequest
+from llm_local.engine.runner import PackedRunner
+from llm_local.engine.sequence import Chunk, Sequence
+
+__all__ = ["Drafter", "ModelDrafter", "NgramDrafter"]
+
+
+class Drafter(Protocol):
+    """Proposes continuations."""
+
+    def propose(self, sequences: SequenceOf[Sequence]) -> dict[str, list[int]]:
+        """Likely next tokens of each sequence, by its id; a sequence without an idea may be missing."""
+
+    def forget(self, sequence: Sequence) -> None:
+        """The sequence has ended."""
+
+
+class NgramDrafter:
+    """Looks for the last few tokens earlier in the sequence and proposes what followed (prompt lookup).
+
+    Costs nothing when it finds nothing; finds much where replies repeat their prompt: summaries, code, JSON.
+    """
+
+    def __init__(self, num_tokens: int = 8, ngram_sizes: SequenceOf[int] = (4, 3, 2)) -> None:
+        self._num_tokens = num_tokens
+        self._sizes = tuple(sorted(ngram_sizes, reverse=True))
+        self._indexes: dict[str, _NgramIndex] = {}
+
+    def propose(self, sequences: SequenceOf[Sequence]) -> dict[str, list[int]]:
+        """What followed the last occurrence of the longest known n-gram."""
+        proposals = {}
+        for sequence in sequences:
+            index = self._indexes.setdefault(sequence.sequence_id, _NgramIndex(self._sizes))
+            position = index.find(sequence.tokens)
+            if position is not None:
+                proposals[sequence.sequence_id] = sequence.tokens[position : position + self._num_tokens]
+        return proposals
+
+    def forget(self, sequence: Sequence) -> None:
+        """Drop the sequence's index."""
+        self._indexes.pop(sequence.sequence_id, None)
+
+
+class _NgramIndex:
+    """Where each n-gram of one growing list of tokens was last followed by something."""
+
+    def __init__(self, sizes: Iterable[int]) -> None:
+        self._sizes = tuple(sizes)
+        self._follows: dict[tuple[int, ...], int] = {}
+        self._indexed = 1
+
+    def find(self, tokens: list[int]) -> int | None:
+        """The place after the last earlier occurrence of the tokens' end."""
+        for end in range(self._indexed, len(tokens)):
+            for size in self._sizes:
+                if size <= end:
+                    self._follows[tuple(tokens[end - size : end])] = end
+        self._indexed = max(self._indexed, len(tokens))
+        for size in self._sizes:
+            if size <= len(tokens):
+                position = self._follows.get(tuple(tokens[-size:]))
+                if position is not None:
+                    return position
+        return None
+
+
+class ModelDrafter:
+    """Proposes what a smaller model with the same vocabulary finds most likely."""
+
+    def __init__(self, runner: PackedRunner, num_tokens: int = 4) -> None:
+        self._runner = runner
+        self._num_tokens = num_tokens
+        self._shadows: dict[str, Sequence] = {}
+
+    @classmethod
+    def of(cls, model: object, num_tokens: int = 4) -> ModelDrafter:
+        """A drafter over a loaded model, with memory of its own."""
+        return cls(PackedRunner(model, KVBudget(None)), num_tokens)
+
+    def propose(self, sequences: SequenceOf[Sequence]) -> dict[str, list[int]]:
+        """Greedy continuations, all sequences in the same forward passes."""
+        shadows = [self._shadow(sequence) for sequence in sequences]
+        for _ in range(self._num_tokens):
+            logits = self._runner.run([Chunk(shadow, shadow.num_pending) for shadow in shadows])
+            for shadow, token_id in zip(shadows, logits.argmax(-1).tolist(), strict=True):
+                shadow.num_computed = len(shadow.tokens)
+                shadow.tokens.append(token_id)
+        return {shadow.sequence_id: shadow.tokens[-self._num_tokens :] for shadow in shadows}
+
+    def forget(self, sequence: Sequence) -> None:
+        """Free the sequence's memory in the small model."""
+        shadow = self._shadows.pop(sequence.sequence_id, None)
+        if shadow is not None:
+            shadow.state.free()
+
+    def _shadow(self, sequence: Sequence) -> Sequence:
+        """The sequence in the small model, with its own guesses replaced by what came true."""
+        shadow = self._shadows.get(sequence.sequence_id)
+        if shadow is None:
+            request = TokenRequest(
+                sequence.sequence_id, sequence.request.prompt_ids, sequence.request.options
+            )
+            state = self._runner.new_state(len(sequence.tokens) + 1)
+            shadow = Sequence(request, state, sequence.sampler, sequence.max_tokens)
+            self._shadows[sequence.sequence_id] = shadow
+        right = torch.tensor(shadow.tokens[: len(sequence.tokens)]) == torch.tensor(
+            sequence.tokens[: len(shadow.tokens)]
+        )
+        num_right = len(right) if bool(right.all()) else int(right.int().argmin())
+        # at least the last token runs again: its logits are the first guess
+        shadow.num_computed = min(shadow.num_computed, num_right, len(sequence.tokens) - 1)
+        shadow.state.rollback(shadow.num_computed)
+        shadow.tokens = list(sequence.tokens)
+        return shadow
