@@ -16,7 +16,7 @@ import pytest
 from llm_local.config import SETTINGS, Config, load_config
 from llm_local.errors import ConfigError
 from llm_local.options import BOUNDS, UNSET, GenerationOptions
-from llm_local.specs import MemoryLimits
+from llm_local.specs import EngineOptions
 
 SECRET = "hf_ThisMustNeverBeSeen0123456789"
 Write = Callable[[str], Path]
@@ -50,6 +50,7 @@ def test_the_defaults() -> None:
         "context_length": None,
         "kv_cache_mb": None,
         "prefix_cache": True,
+        "speculation": "off",
         "system_prompt": None,
         "max_new_tokens": 512,
         "temperature": 0.7,
@@ -293,10 +294,10 @@ def test_model_spec() -> None:
     assert spec.trust_remote_code is False
 
 
-def test_memory_limits_are_in_bytes() -> None:
-    limits = config_of(KV_CACHE_MB="3", PREFIX_CACHE="no").memory_limits()
-    assert limits == MemoryLimits(kv_cache_bytes=3 * 2**20, prefix_cache=False)
-    assert config_of().memory_limits() == MemoryLimits(kv_cache_bytes=None, prefix_cache=True)
+def test_engine_options_are_in_bytes() -> None:
+    options = config_of(KV_CACHE_MB="3", PREFIX_CACHE="no", SPECULATION="NGRAM").engine_options()
+    assert options == EngineOptions(kv_cache_bytes=3 * 2**20, prefix_cache=False, speculation="ngram")
+    assert config_of().engine_options() == EngineOptions()
 
 
 def test_no_setting_can_turn_on_remote_code() -> None:

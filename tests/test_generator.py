@@ -164,3 +164,16 @@ def test_nothing_to_answer_is_an_invalid_request(prepare):
     generator, _ = make_generator()
     with pytest.raises(InvalidRequest):
         generator.prepare_text("") if prepare == "text" else generator.prepare_chat([])
+
+
+def test_a_continuation_keeps_the_space_its_tokenizer_drops_at_the_start_of_a_text():
+    """Raw text goes on in mid-sentence; a chat's reply begins its own text."""
+
+    class SpaceDropping(ByteTokenizer):
+        def decode(self, token_ids, **options):
+            return super().decode(token_ids, **options).removeprefix(" ")
+
+    generator, _ = make_generator(byte_ids(" a time"), byte_ids(" Hello"))
+    generator._loaded.tokenizer = SpaceDropping()
+    assert generator.generate_text("Once upon").text == " a time"
+    assert generator.generate_chat(HELLO).text == "Hello"

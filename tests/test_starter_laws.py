@@ -11,7 +11,7 @@ from llm_local.messages import Message
 from llm_local.model_loader import load_tokenizer_and_model, resolve_model
 from llm_local.options import GenerationOptions
 from llm_local.runtime.worker import EngineWorker, ThreadDriver
-from llm_local.specs import MemoryLimits, ModelSpec
+from llm_local.specs import EngineOptions, ModelSpec
 
 GREEDY = GenerationOptions(temperature=0, max_new_tokens=64)
 SAMPLED = GenerationOptions(temperature=1.2, top_p=0.95, seed=11, max_new_tokens=48)
@@ -30,8 +30,10 @@ def loaded():
     return load_tokenizer_and_model(resolved.spec, path=resolved.path)
 
 
-def generator_for(loaded, *, prefix_cache=False):
-    return TextGenerator(loaded, memory=MemoryLimits(prefix_cache=prefix_cache))
+def generator_for(loaded, *, prefix_cache=False, speculation="off"):
+    return TextGenerator(
+        loaded, engine_options=EngineOptions(prefix_cache=prefix_cache, speculation=speculation)
+    )
 
 
 def ask(question):
@@ -104,6 +106,17 @@ def test_a_second_turn_reads_only_what_is_new(loaded):
         if question:
             history = [*history, Message("assistant", completion.text), Message("user", question)]
     assert completion.usage.cached_tokens > completion.usage.prompt_tokens // 2
+
+
+def test_speculation_changes_nothing_and_finds_repetitions(loaded):
+    question = ask("Repeat: one two three four one two three four one two three four one two three four")
+    for options in (GREEDY, SAMPLED):
+        plain = generator_for(loaded).generate_chat(question, options)
+        guessed = generator_for(loaded, speculation="ngram").generate_chat(question, options)
+        assert guessed.token_ids == plain.token_ids
+        assert plain.usage.drafted_tokens == 0
+    greedy = generator_for(loaded, speculation="ngram").generate_chat(question, GREEDY)
+    assert 0 < greedy.usage.accepted_tokens <= greedy.usage.drafted_tokens
 
 
 def test_cancel_frees_memory(loaded):

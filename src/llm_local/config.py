@@ -28,7 +28,7 @@ from llm_local.settings.sources import (
     from_environment,
     from_flags,
 )
-from llm_local.specs import DeviceName, MemoryLimits, ModelSpec
+from llm_local.specs import DeviceName, EngineOptions, ModelSpec
 
 __all__ = [
     "DEFAULT_ENV_FILE",
@@ -138,10 +138,14 @@ class Config(Settings):
             context_length=self.context_length,
         )
 
-    def memory_limits(self) -> MemoryLimits:
-        """How much memory generation may take beside the weights."""
+    def engine_options(self) -> EngineOptions:
+        """How the engine works: its memory beside the weights, what it keeps and guesses."""
         kv_cache_bytes = None if self.kv_cache_mb is None else self.kv_cache_mb * 2**20
-        return MemoryLimits(kv_cache_bytes=kv_cache_bytes, prefix_cache=self.prefix_cache)
+        return EngineOptions(
+            kv_cache_bytes=kv_cache_bytes,
+            prefix_cache=self.prefix_cache,
+            speculation=self.speculation,
+        )
 
     def hub_environment(self) -> dict[str, str]:
         """Variables the hub library reads when it is imported; a door puts them into `os.environ` before that.

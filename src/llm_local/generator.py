@@ -6,6 +6,7 @@ A generator and its streams belong to one thread.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import weakref
 from collections import deque
@@ -19,7 +20,7 @@ from llm_local.events import Completion, Event, Finish, Progress, TokenLogprob, 
 from llm_local.messages import Message, ToolDefinition
 from llm_local.model_loader import LoadedModel
 from llm_local.options import GenerationOptions
-from llm_local.specs import MemoryLimits
+from llm_local.specs import EngineOptions
 from llm_local.text.fit import fit
 from llm_local.text.pipeline import TextPipeline
 from llm_local.text.templates import ChatTemplate, RenderedPrompt
@@ -27,21 +28,29 @@ from llm_local.text.templates import ChatTemplate, RenderedPrompt
 __all__ = ["EventStream", "PreparedRequest", "StepReader", "TextGenerator"]
 
 
+# Enough ids before a continuation for a tokenizer to know that it is one.
+CONTEXT_TOKENS = 6
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedRequest:
-    """A request that is known to fit: exactly what the model will see, and how it will be sampled."""
+    """A request that is known to fit: exactly what the model will see, and how it will be sampled.
+
+    `continues` says that the reply goes on in the middle of the prompt's text, rather than in a turn of its own.
+    """
 
     prompt_text: str
     prompt_ids: tuple[int, ...]
     options: GenerationOptions
     notices: tuple[str, ...] = ()
+    continues: bool = False
 
 
 class TextGenerator:
     """Generates with one loaded model.
 
-    `defaults` apply where a call brings no options of its own; `memory` bounds keys and values; `driver` decides
-    which thread the engine runs in. `engine` replaces the real one in tests.
+    `defaults` apply where a call brings no options of its own; `driver` decides which thread the engine
+    runs in. `engine` replaces the real one in tests.
     """
 
     def __init__(
@@ -49,13 +58,15 @@ class TextGenerator:
         loaded: LoadedModel,
         *,
         defaults: GenerationOptions | None = None,
-        memory: MemoryLimits | None = None,
+        engine_options: EngineOptions | None = None,
         engine: Engine | None = None,
         driver: Callable[[Engine], Driver] = InlineDriver,
     ) -> None:
         self._loaded = loaded
         self._defaults = GenerationOptions() if defaults is None else defaults
-        self._driver = driver(_engine_for(loaded, memory or MemoryLimits()) if engine is None else engine)
+        self._driver = driver(
+            _engine_for(loaded, engine_options or EngineOptions()) if engine is None else engine
+        )
         self._template = ChatTemplate(loaded.tokenizer)
         self._numbers = itertools.count(1)
 
@@ -91,7 +102,8 @@ class TextGenerator:
             ContextLengthExceeded: prompt and reserve do not fit the window.
         """
         rendered = RenderedPrompt(prompt, tuple(self._loaded.tokenizer(prompt).input_ids))
-        return self._prepare(rendered, options, explicit=reserve_explicit)
+        prepared = self._prepare(rendered, options, explicit=reserve_explicit)
+        return dataclasses.replace(prepared, continues=True)
 
     def stream(self, prepared: PreparedRequest) -> EventStream:
         """Submit a prepared request; iterate the result to generate.
@@ -113,7 +125,10 @@ class TextGenerator:
             owner=owner,
             priority=priority,
         )
-        return request, StepReader(TextPipeline(self._loaded.tokenizer, prepared.options.stop))
+        # a tokenizer may drop the space before a text's first word, which is wrong where a text goes on
+        context_ids = prepared.prompt_ids[-CONTEXT_TOKENS:] if prepared.continues else ()
+        pipeline = TextPipeline(self._loaded.tokenizer, prepared.options.stop, context_ids)
+        return request, StepReader(pipeline)
 
     def score(self, text: str, *, given: str = "", top_logprobs: int = 0) -> tuple[TokenLogprob, ...]:
         """Log-probabilities of the tokens of `text` after `given`, one each, without generating.
@@ -253,17 +268,19 @@ class EventStream:
         self._driver.abandon(self._sequence_id)
 
 
-def _engine_for(loaded: LoadedModel, memory: MemoryLimits) -> Engine:
+def _engine_for(loaded: LoadedModel, options: EngineOptions) -> Engine:
     # Late: these import torch, and whoever brings an engine of its own does not need it.
     from llm_local.engine.factory import make_engine
+    from llm_local.engine.speculative import NgramDrafter
     from llm_local.loaders.devices import available_bytes
 
-    kv_limit_bytes = memory.kv_cache_bytes
+    kv_limit_bytes = options.kv_cache_bytes
     if kv_limit_bytes is None:
         kv_limit_bytes = available_bytes(loaded.info.device) // 2
     return make_engine(
         loaded.model,
         context_length=loaded.info.context_length,
         kv_limit_bytes=kv_limit_bytes,
-        prefix_cache_bytes=kv_limit_bytes // 2 if memory.prefix_cache else 0,
+        prefix_cache_bytes=kv_limit_bytes // 2 if options.prefix_cache else 0,
+        drafter=NgramDrafter() if options.speculation == "ngram" else None,
     )

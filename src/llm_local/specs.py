@@ -5,11 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["DeviceName", "DtypeName", "MemoryLimits", "ModelInfo", "ModelSpec", "Quantization"]
+__all__ = [
+    "DeviceName",
+    "DtypeName",
+    "EngineOptions",
+    "ModelInfo",
+    "ModelSpec",
+    "Quantization",
+    "Speculation",
+]
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 DtypeName = Literal["auto", "float16", "bfloat16", "float32"]
 Quantization = Literal["none"]
+Speculation = Literal["off", "ngram"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +39,18 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryLimits:
-    """Memory for keys and values: `kv_cache_bytes` None means half of what is free once the model is loaded.
+class EngineOptions:
+    """How the engine works, beside what it is asked to generate. None of it changes what comes out.
 
-    With `prefix_cache`, finished requests may keep half of it, for requests that begin like them.
+    - `kv_cache_bytes`: memory for keys and values of all sequences; None means half of what is free once the model
+      is loaded.
+    - `prefix_cache`: finished requests may keep half of that, for requests that begin like them.
+    - `speculation`: how tokens are guessed ahead.
     """
 
     kv_cache_bytes: int | None = None
     prefix_cache: bool = True
+    speculation: Speculation = "off"
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,6 +263,19 @@ def test_a_mask_constrains_its_own_sequence_only():
     assert ids["free"] == run(engine_for(), free)["free"]
 
 
+def test_a_mask_that_breaks_fails_its_own_sequence_only():
+    class Broken(OnlyEven):
+        def accept(self, token_id):
+            raise ValueError("the grammar is confused")
+
+    engine = engine_for()
+    engine.submit(request("broken", random_prompt(9), mask=Broken()))
+    engine.submit(request("fine", random_prompt(9)))
+    steps = drain(engine)
+    assert "the grammar is confused" in str(steps["broken"][-1].error)
+    assert ids_of(steps["fine"]) == run(engine_for(), request("fine", random_prompt(9)))["fine"]
+
+
 def test_decoding_goes_on_during_a_long_prefill():
     """A running stream gets a token in every step, also while a long prompt is read."""
     engine = engine_for()

@@ -233,10 +233,10 @@ class BatchEngine:
         mask = sequence.request.mask
         try:
             sampled = sequence.sampler.sample(logits, None if mask is None else mask.allowed())
-        except LocalLLMError as error:
+            if mask is not None:
+                mask.accept(sampled.token_id)
+        except Exception as error:  # a mask is foreign code, and its failure is this sequence's alone
             return self._fail(sequence, error)
-        if mask is not None:
-            mask.accept(sampled.token_id)
         if sequence.first_token_at is None:
             sequence.first_token_at = self._clock()
         sequence.tokens.append(sampled.token_id)
@@ -248,7 +248,7 @@ class BatchEngine:
 
     def _fail(self, sequence: Sequence, error: Exception) -> TokenStep:
         if not isinstance(error, LocalLLMError):
-            failure = EngineError(f"The model's forward pass failed: {error}")
+            failure = EngineError(f"Generating failed with {type(error).__name__}: {error}")
             failure.__cause__ = error
             error = failure
         return self._end(sequence, error=error)

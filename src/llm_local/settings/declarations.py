@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, get_args
 
 from llm_local.options import BOUNDS, Bound
 from llm_local.settings.kinds import DIRECTORY, HOST, NAME, SWITCH, TEXT, TOKEN, URL, Kind, choice, number
-from llm_local.specs import DeviceName, DtypeName
+from llm_local.specs import DeviceName, DtypeName, Speculation
 
 __all__ = ["SETTINGS", "LogLevel", "Secrecy", "Setting", "Settings"]
 
@@ -111,6 +111,12 @@ class Settings:
         SWITCH,
         "Keep what finished requests computed, in up to half of KV_CACHE_MB, so that a next turn reads only "
         "what is new.",
+        "Model",
+    )
+    speculation: Speculation = _setting(
+        "off",
+        choice(*get_args(Speculation)),
+        "Guess tokens ahead and confirm several at once; ngram looks for repetitions. Never changes the answer.",
         "Model",
     )
     system_prompt: str | None = _setting(

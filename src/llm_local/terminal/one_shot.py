@@ -67,7 +67,7 @@ def open_model(config: Config, on_progress: Callable[[Progress], None]) -> OpenM
     from llm_local.generator import TextGenerator
 
     return OpenModel(
-        TextGenerator(loaded, memory=config.memory_limits()),
+        TextGenerator(loaded, engine_options=config.engine_options()),
         loaded.info,
         loaded.generation_defaults,
         loaded.load_s,

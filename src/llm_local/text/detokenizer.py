@@ -27,12 +27,13 @@ class Detokenizer:
     characters at the end are held back until the bytes after them decide.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, context_ids: Sequence[int] = ()) -> None:
+        """`context_ids` are the last ids before the first one fed: what the text continues."""
         self._tokenizer = tokenizer
         # ids whose decoded text is the context of the next ones, then the new ones
-        self._window: list[int] = []
-        self._num_context = 0
-        self._context_text = ""
+        self._window = list(context_ids)
+        self._num_context = len(self._window)
+        self._context_text = self._decode(self._window)
         self._emitted = ""  # what of the window's text beyond the context is already out
 
     def feed(self, token_id: int) -> str:

@@ -17,8 +17,11 @@ __all__ = ["TextPipeline"]
 class TextPipeline:
     """Detokenizes, looks for stop strings, and keeps ids together with the text they became."""
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
-        self._detokenizer = Detokenizer(tokenizer)
+    def __init__(
+        self, tokenizer: Tokenizer, stops: Sequence[str] = (), context_ids: Sequence[int] = ()
+    ) -> None:
+        """`context_ids` are the last ids of a prompt that the reply continues in mid-text, else none."""
+        self._detokenizer = Detokenizer(tokenizer, context_ids)
         self._stops = StopMatcher(stops)
         self._token_ids: list[int] = []
         self._logprobs: list[TokenLogprob] = []
