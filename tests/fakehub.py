@@ -132,6 +132,7 @@ def web_page(answer: Answer) -> None:
 def wrong_place(answer: Answer) -> None:
     """Another part of the file than was asked for."""
     if "Content-Range" in answer.headers:
+        answer.body = answer.whole[: len(answer.body)]
         answer.headers["Content-Range"] = f"bytes 0-{len(answer.body) - 1}/{len(answer.whole)}"
 
 

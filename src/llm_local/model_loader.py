@@ -18,7 +18,6 @@ from llm_local.events import Progress
 from llm_local.loaders.configuration import context_length, end_token_ids, generation_defaults, read_config
 from llm_local.loaders.safetensors import read_weights
 from llm_local.specs import ModelInfo, ModelSpec
-from llm_local.store.endpoint import is_offline
 from llm_local.store.names import STARTER, ModelName, did_you_mean, parse_name
 from llm_local.store.selection import CONFIG
 from llm_local.store.snapshots import find_local, local_models
@@ -136,7 +135,7 @@ def get_model_info(loaded: LoadedModel) -> ModelInfo:
 
 
 def _fetch(name: ModelName, *, explicit: bool, offline: bool, on_progress: OnProgress | None) -> Path:
-    if offline or is_offline():
+    if offline:
         raise HubUnavailable(
             f"{name.ref} is not on this machine, and the hub is switched off (offline).",
             "Go online once to fetch it, or use a model that is here; `--model starter` always works.",
