@@ -9,7 +9,7 @@ import pytest
 
 from fakes import ByteTokenizer, ScriptedEngine
 from llm_local.errors import ContextLengthExceeded, InvalidRequest, NumericalError
-from llm_local.events import Delta, Finish, Progress, fold
+from llm_local.events import ContextTrimmed, Delta, Finish, Progress, fold
 from llm_local.generator import TextGenerator
 from llm_local.messages import Message
 from llm_local.options import GenerationOptions
@@ -157,6 +157,43 @@ def test_a_default_cap_shrinks_to_the_window_and_an_explicit_one_does_not():
     assert generator.prepare_text("x" * 70, options).options.max_new_tokens == 30
     with pytest.raises(ContextLengthExceeded):
         generator.prepare_text("x" * 70, options, reserve_explicit=True)
+
+
+def test_the_oldest_turns_are_left_out_only_by_policy_and_never_silently():
+    """Whole turns go, oldest first; the system prompt and the last turn stay; the stream says so first."""
+    history = [Message("system", "S" * 10)]
+    for n in range(6):
+        history += [Message("user", f"question {n}"), Message("assistant", f"answer {n}")]
+    history += [Message("user", "the last question")]
+    generator, engine = make_generator(byte_ids("fine"), context_length=150)
+    with pytest.raises(ContextLengthExceeded):
+        generator.prepare_chat(history)
+    prepared = generator.prepare_chat(history, policy="trim-oldest")
+    text = prepared.prompt_text
+    assert "S" * 10 in text
+    assert "the last question" in text
+    kept = [n for n in range(6) if f"question {n}" in text]
+    assert kept == list(range(6 - len(kept), 6))
+    assert kept == [n for n in range(6) if f"answer {n}" in text]
+    assert 0 < len(kept) < 6
+    assert prepared.trimmed == ContextTrimmed(
+        2 * (6 - len(kept)), len(generator._template.render(history).token_ids) - len(prepared.prompt_ids)
+    )
+    one_more = [history[0], *history[1 + 2 * (5 - len(kept)) :]]
+    with pytest.raises(ContextLengthExceeded):
+        generator.prepare_chat(one_more)
+    events = list(generator.stream(prepared))
+    assert events[0] == prepared.trimmed
+    assert fold(events).trimmed == prepared.trimmed
+    assert len(engine.requests) == 1
+
+
+def test_what_fits_is_not_trimmed_and_what_cannot_is_refused():
+    generator, _ = make_generator(context_length=150)
+    assert generator.prepare_chat(HELLO, policy="trim-oldest").trimmed is None
+    with pytest.raises(ContextLengthExceeded) as caught:
+        generator.prepare_chat([*HELLO, Message("user", "x" * 200)], policy="trim-oldest")
+    assert caught.value.prompt_tokens > 200, "the message tells of the whole prompt"
 
 
 @pytest.mark.parametrize("prepare", ["text", "chat"])

@@ -1,6 +1,6 @@
 """The one stream every front-end folds over.
 
-Law of the stream: `Progress* (Delta | ToolCallEvent)* Finish`, with exactly one `Finish`, last.
+Law of the stream: `ContextTrimmed? Progress* (Delta | ToolCallEvent)* Finish`, with exactly one `Finish`, last.
 (`Progress` may also come between deltas of other requests, never after the first delta of its own.)
 Failures are raised from the iterator; a cancelled stream ends in `Finish("cancelled")`.
 """
@@ -17,6 +17,7 @@ from llm_local.messages import ToolCall
 __all__ = [
     "Channel",
     "Completion",
+    "ContextTrimmed",
     "Delta",
     "Event",
     "Finish",
@@ -45,6 +46,14 @@ class TokenLogprob:
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ContextTrimmed:
+    """The conversation did not fit the window, and its oldest turns were left out as the caller's policy says."""
+
+    num_messages: int
+    num_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +126,7 @@ class Finish:
     timings: Timings
 
 
-Event = Progress | Delta | ToolCallEvent | Finish
+Event = ContextTrimmed | Progress | Delta | ToolCallEvent | Finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +141,7 @@ class Completion:
     finish_reason: FinishReason
     usage: Usage
     timings: Timings = field(default_factory=Timings)
+    trimmed: ContextTrimmed | None = None
 
 
 def fold(events: Iterable[Event]) -> Completion:
@@ -145,8 +155,11 @@ def fold(events: Iterable[Event]) -> Completion:
     tool_calls: list[ToolCall] = []
     token_ids: list[int] = []
     logprobs: list[TokenLogprob] = []
+    trimmed: ContextTrimmed | None = None
     for event in events:
-        if isinstance(event, Delta):
+        if isinstance(event, ContextTrimmed):
+            trimmed = event
+        elif isinstance(event, Delta):
             (content if event.channel == "content" else reasoning).append(event.text)
             token_ids.extend(event.token_ids)
             logprobs.extend(event.logprobs)
@@ -162,5 +175,6 @@ def fold(events: Iterable[Event]) -> Completion:
                 finish_reason=event.reason,
                 usage=event.usage,
                 timings=event.timings,
+                trimmed=trimmed,
             )
     raise EngineError("The event stream ended without a Finish event.")

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import weakref
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llm_local.engine.driver import Driver, InlineDriver
-from llm_local.engine.protocol import Engine, EngineStep, PrefillStep, TokenRequest
-from llm_local.errors import InvalidRequest
-from llm_local.events import Completion, Event, Finish, Progress, TokenLogprob, fold
+from llm_local.engine.protocol import Engine, PrefillStep, TokenRequest
+from llm_local.errors import ContextLengthExceeded, InvalidRequest
+from llm_local.events import Completion, ContextTrimmed, TokenLogprob, fold
+from llm_local.generation.streams import EventStream, StepReader
 from llm_local.messages import Message, ToolDefinition
 from llm_local.model_loader import LoadedModel
 from llm_local.options import GenerationOptions
 from llm_local.specs import EngineOptions
-from llm_local.text.fit import fit
+from llm_local.text.fit import ContextPolicy, fit, trim_oldest
 from llm_local.text.pipeline import TextPipeline
 from llm_local.text.templates import ChatTemplate, RenderedPrompt
 
@@ -44,6 +43,7 @@ class PreparedRequest:
     options: GenerationOptions
     notices: tuple[str, ...] = ()
     continues: bool = False
+    trimmed: ContextTrimmed | None = None
 
 
 class TextGenerator:
@@ -77,16 +77,31 @@ class TextGenerator:
         *,
         tools: Sequence[ToolDefinition] = (),
         reserve_explicit: bool = False,
+        policy: ContextPolicy = "refuse",
     ) -> PreparedRequest:
         """Render a conversation with the model's chat template.
 
-        `reserve_explicit` says the caller chose `max_new_tokens`, so room for all of them must be there.
+        `reserve_explicit` says the caller chose `max_new_tokens`, so room for all of them must be there. `policy`
+        says what happens to a conversation that does not fit: refuse it, or leave out its oldest turns, which
+        `PreparedRequest.trimmed` and the stream's first event then tell.
 
         Raises:
             InvalidRequest: the template refuses the messages.
             ContextLengthExceeded: prompt and reserve do not fit the window.
         """
-        return self._prepare(self._template.render(messages, tools), options, explicit=reserve_explicit)
+        whole = self._template.render(messages, tools)
+        try:
+            return self._prepare(whole, options, explicit=reserve_explicit)
+        except ContextLengthExceeded:
+            if policy == "refuse":
+                raise
+            kept = trim_oldest(messages, lambda part: self._fits(part, options, tools, reserve_explicit))
+            if kept is None:
+                raise
+        rendered = self._template.render(kept, tools)
+        trimmed = ContextTrimmed(len(messages) - len(kept), len(whole.token_ids) - len(rendered.token_ids))
+        prepared = self._prepare(rendered, options, explicit=reserve_explicit)
+        return dataclasses.replace(prepared, trimmed=trimmed)
 
     def prepare_text(
         self,
@@ -128,7 +143,7 @@ class TextGenerator:
         # a tokenizer may drop the space before a text's first word, which is wrong where a text goes on
         context_ids = prepared.prompt_ids[-CONTEXT_TOKENS:] if prepared.continues else ()
         pipeline = TextPipeline(self._loaded.tokenizer, prepared.options.stop, context_ids)
-        return request, StepReader(pipeline)
+        return request, StepReader(pipeline, () if prepared.trimmed is None else (prepared.trimmed,))
 
     def score(self, text: str, *, given: str = "", top_logprobs: int = 0) -> tuple[TokenLogprob, ...]:
         """Log-probabilities of the tokens of `text` after `given`, one each, without generating.
@@ -175,6 +190,19 @@ class TextGenerator:
         """Answer a conversation as it comes."""
         return self.stream(self.prepare_chat(messages, options, reserve_explicit=options is not None))
 
+    def _fits(
+        self,
+        messages: Sequence[Message],
+        options: GenerationOptions | None,
+        tools: Sequence[ToolDefinition],
+        explicit: bool,
+    ) -> bool:
+        try:
+            self._prepare(self._template.render(messages, tools), options, explicit=explicit)
+        except ContextLengthExceeded:
+            return False
+        return True
+
     def _prepare(
         self, rendered: RenderedPrompt, options: GenerationOptions | None, *, explicit: bool
     ) -> PreparedRequest:
@@ -189,83 +217,6 @@ class TextGenerator:
         )
         resolved = options.replace(max_new_tokens=cap, stop=options.stop + rendered.stops)
         return PreparedRequest(rendered.text, rendered.token_ids, resolved, rendered.notices)
-
-
-class StepReader:
-    """One request's steps to its events. Sans-I/O: inline, threaded and awaited streams all read through it."""
-
-    def __init__(self, pipeline: TextPipeline) -> None:
-        self._pipeline = pipeline
-        self.finished = False
-
-    @property
-    def wants_cancel(self) -> bool:
-        """True when a stop string was found and the engine does not know yet that the reply is over."""
-        return self._pipeline.stopped and not self.finished
-
-    def feed(self, step: EngineStep) -> list[Event]:
-        """The events of one step; of the last one, held-back text and Finish.
-
-        Raises:
-            LocalLLMError: the sequence failed.
-        """
-        if isinstance(step, PrefillStep):
-            return [Progress("prefill", step.done, step.total)]
-        events: list[Event] = []
-        if step.token_id is not None and not self._pipeline.stopped:
-            events += self._pipeline.feed(step.token_id, step.logprob)
-        if step.report is None:
-            return events
-        self.finished = True
-        if step.error is not None:
-            raise step.error
-        events += self._pipeline.finish()
-        reason = "stop" if self._pipeline.stopped else step.finish_reason or "cancelled"
-        return [*events, Finish(reason, step.report.usage, step.report.timings)]
-
-
-class EventStream:
-    """Events of one request. Iterate it to the end, or `cancel()`, or `close()`; a context manager closes it.
-
-    A stream that is forgotten half-way is cancelled when it is collected.
-    """
-
-    def __init__(self, driver: Driver, request: TokenRequest, reader: StepReader) -> None:
-        driver.submit(request)
-        self._driver = driver
-        self._sequence_id = request.sequence_id
-        self._reader = reader
-        self._events: deque[Event] = deque()
-        self._closed = False
-        weakref.finalize(self, driver.forget, request.sequence_id)
-
-    def __iter__(self) -> Iterator[Event]:
-        return self
-
-    def __next__(self) -> Event:
-        while not self._events:
-            if self._closed or self._reader.finished:
-                raise StopIteration
-            self._events.extend(self._reader.feed(self._driver.next_step(self._sequence_id)))
-            if self._reader.wants_cancel:
-                self.cancel()
-        return self._events.popleft()
-
-    def __enter__(self) -> EventStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def cancel(self) -> None:
-        """Ask for the end: the stream goes on to `Finish("cancelled")` within one step. Safe from a signal handler."""
-        self._driver.cancel(self._sequence_id)
-
-    def close(self) -> None:
-        """Stop without reading on, and free the request's memory. Harmless when repeated."""
-        self._closed = True
-        self._events.clear()
-        self._driver.abandon(self._sequence_id)
 
 
 def _engine_for(loaded: LoadedModel, options: EngineOptions) -> Engine:

@@ -25,7 +25,7 @@ class AsyncEventStream:
         self._reader = reader
         self._loop = asyncio.get_running_loop()
         self._steps: asyncio.Queue[EngineStep] = asyncio.Queue()
-        self._events: deque[Event] = deque()
+        self._events: deque[Event] = deque(reader.opening)
         worker.submit(request, self._deliver)
 
     def __aiter__(self) -> AsyncEventStream:

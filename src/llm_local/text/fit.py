@@ -1,10 +1,16 @@
-"""What to do when the window is full. Pure arithmetic on token counts."""
+"""What to do when the window is full: refuse, or leave out the oldest turns and say so. Pure."""
 
 from __future__ import annotations
 
-from llm_local.errors import ContextLengthExceeded
+from collections.abc import Callable, Sequence
+from typing import Literal
 
-__all__ = ["fit"]
+from llm_local.errors import ContextLengthExceeded
+from llm_local.messages import Message
+
+__all__ = ["ContextPolicy", "fit", "trim_oldest"]
+
+ContextPolicy = Literal["refuse", "trim-oldest"]
 
 # A default cap may shrink to what is left of the window, but a reply shorter than this is no use.
 MIN_REPLY_TOKENS = 32
@@ -32,3 +38,29 @@ def fit(prompt_tokens: int, max_new_tokens: int | None, context_length: int, *, 
             prompt_tokens=prompt_tokens, reserve=reserve, context_length=context_length
         )
     return cap
+
+
+def trim_oldest(
+    messages: Sequence[Message], fits: Callable[[Sequence[Message]], bool]
+) -> tuple[Message, ...] | None:
+    """`messages` without as few of the oldest turns as make them fit; None when even the last turn alone does not.
+
+    A turn is a user's message and all that answers it, tool calls and results included; it goes whole or stays
+    whole. System messages at the beginning and the last turn always stay. `fits` is asked O(log n) times.
+    """
+    num_system = 0
+    while num_system < len(messages) and messages[num_system].role == "system":
+        num_system += 1
+    system, rest = tuple(messages[:num_system]), tuple(messages[num_system:])
+    # where a conversation may begin; what stands before the first user's message goes with the first turn
+    starts = [0, *(index for index, message in enumerate(rest) if message.role == "user" and index > 0)]
+    low, high = 0, len(starts) - 1
+    if not fits((*system, *rest[starts[high] :])):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if fits((*system, *rest[starts[middle] :])):
+            high = middle
+        else:
+            low = middle + 1
+    return (*system, *rest[starts[high] :])

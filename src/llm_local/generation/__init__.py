@@ -1,0 +1,1 @@
+"""What the generator hands out: streams of events."""
