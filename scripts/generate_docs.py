@@ -1,6 +1,6 @@
-"""Write `.env.example` and `docs/settings.md` from the declarations of the settings.
+"""Write the generated pages: `.env.example`, `docs/settings.md` and `docs/architectures.md`.
 
-./run.sh scripts/generate_docs.py            write both
+./run.sh scripts/generate_docs.py            write them
 ./run.sh scripts/generate_docs.py --check    write nothing; exit 1 when one is stale
 """
 
@@ -10,14 +10,19 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from llm_local.config import env_example, settings_markdown  # noqa: E402
+from tiny_models import architectures_markdown  # type: ignore[import-not-found]  # noqa: E402
 
 
 def main(arguments: list[str]) -> int:
     """Write or check the generated pages; returns the exit status."""
-    pages = {ROOT / ".env.example": env_example(), ROOT / "docs" / "settings.md": settings_markdown()}
+    pages = {
+        ROOT / ".env.example": env_example(),
+        ROOT / "docs" / "settings.md": settings_markdown(),
+        ROOT / "docs" / "architectures.md": architectures_markdown(),
+    }
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text("utf-8") != text]
     for path in stale:
         if "--check" not in arguments:

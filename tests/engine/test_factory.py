@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from llm_local.engine.factory import PROVEN, make_runner
 from llm_local.engine.kv_cache import KVBudget
 from llm_local.engine.runner import PackedRunner
 from llm_local.engine.universal import UniversalRunner
-from tiny_models import PACKED, UNIVERSAL, tiny_model
+from tiny_models import PACKED, UNIVERSAL, architectures_markdown, tiny_model
 
 
 def plain_copy(model_type):
@@ -23,6 +24,11 @@ def plain_copy(model_type):
 
 def test_what_is_called_proven_is_what_the_laws_test():
     assert frozenset(PACKED) == PROVEN
+
+
+def test_the_page_of_architectures_is_fresh():
+    page = Path(__file__).parents[2] / "docs" / "architectures.md"
+    assert page.read_text(encoding="utf-8") == architectures_markdown(), "run scripts/generate_docs.py"
 
 
 def test_an_unknown_architecture_that_works_passes_the_probe(monkeypatch):

@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from llm_local.errors import ContextLengthExceeded
-from llm_local.text.fit import fit
+from llm_local.messages import Message
+from llm_local.text.fit import fit, trim_oldest
 
 FITS = [
     # prompt, cap, window, explicit, granted
@@ -76,3 +77,43 @@ def test_what_is_granted_always_fits():
         assert 1 <= granted <= window - prompt
         assert cap is None or granted <= cap
         assert not (explicit and cap) or granted == cap
+
+
+def conversation(shape):
+    """Messages from letters: s(ystem), u(ser), a(ssistant), t(ool); each content is its place."""
+    roles = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
+    return [Message(roles[letter], str(place)) for place, letter in enumerate(shape)]
+
+
+def kept(shape, room):
+    result = trim_oldest(conversation(shape), lambda part: len(part) <= room)
+    return None if result is None else "".join(shape[int(message.content)] for message in result)
+
+
+@pytest.mark.parametrize(
+    ("shape", "room", "expected"),
+    [
+        ("suauau", 6, "suauau"),
+        ("suauau", 5, "suau"),  # a turn goes whole
+        ("suauau", 4, "suau"),
+        ("suauau", 3, "su"),
+        ("suauau", 1, None),  # not even the last turn fits
+        ("uatatauau", 5, "uau"),  # tool calls and results go with the turn they belong to
+        ("ssuatau", 6, "ssu"),  # all system messages at the beginning stay
+        ("auau", 3, "uau"),  # a greeting before the first question goes alone
+        ("uauat", 4, "uat"),  # the last turn stays with what answers it so far
+        ("su", 2, "su"),
+    ],
+)
+def test_whole_turns_go_oldest_first(shape, room, expected):
+    assert kept(shape, room) == expected
+
+
+def test_as_little_as_possible_is_left_out():
+    """Against every other choice of a beginning, for all rooms."""
+    shape = "s" + "ua" * 20 + "uatau" + "u"
+    for room in range(1, len(shape) + 1):
+        found = kept(shape, room)
+        starts = [1, *(n for n, letter in enumerate(shape) if letter == "u" and n > 1)]
+        fitting = ["s" + shape[start:] for start in starts if len(shape) - start + 1 <= room]
+        assert found == (max(fitting, key=len) if fitting else None)

@@ -52,7 +52,7 @@ def trim_oldest(
     while num_system < len(messages) and messages[num_system].role == "system":
         num_system += 1
     system, rest = tuple(messages[:num_system]), tuple(messages[num_system:])
-    # where a conversation may begin; what stands before the first user's message goes with the first turn
+    # where a conversation may begin; what stands before the first user's message is a turn of its own
     starts = [0, *(index for index, message in enumerate(rest) if message.role == "user" and index > 0)]
     low, high = 0, len(starts) - 1
     if not fits((*system, *rest[starts[high] :])):
