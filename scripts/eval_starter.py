@@ -74,6 +74,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "exact": known.percent,
             "exact_new": new.percent,
             "end_missed": known.end_missed + new.end_missed,
+            "mean_tokens": round((known.tokens + new.tokens) / (known.conversations + new.conversations)),
         }
         figures = f"{known.percent:5.1f} %  new phrasing {new.percent:5.1f} %"
         print(f"{ability:32} n={known.conversations:4}  {figures}  end missed {rows[ability]['end_missed']}")

@@ -24,18 +24,21 @@ about the world. It says so when asked something else. For real answers use a re
 
 ## What it is
 
-- {parameters:.2f} million parameters in bfloat16, Qwen3 architecture ({layers} layers, width {width}, {heads} heads, {kv_heads} key-value heads), tied embeddings, context {context}.
-- Byte-level BPE of {vocabulary} tokens, each digit on its own; any Unicode text survives tokenizing and back.
-- Chat template in the ChatML style: system, user, assistant and tool turns. Tools are listed between `<tools>` and `</tools>`; a
-  call is a JSON object between `<tool_call>` and `</tool_call>`, a result stands between `<tool_response>` and `</tool_response>`.
-- Everything is ours: the dialogues are templates and generated values written for this project, the tokenizer and the
+- {parameters:.2f} million parameters in bfloat16, Qwen3 architecture ({layers} layers, width {width}, {heads} heads, {kv_heads}
+  key-value heads), tied embeddings, context {context}.
+- Byte-level BPE of {vocabulary} tokens, each digit on its own; any Unicode text survives tokenizing and back. No merge crosses
+  from a space or a mark into a word, so a word has the same tokens everywhere.
+- Chat template in the ChatML style: system, user, assistant and tool turns. Tools are listed between `<tools>` and
+  `</tools>`; a call is a JSON object between `<tool_call>` and `</tool_call>`, a result stands between `<tool_response>` and
+  `</tool_response>`.
+- Everything is ours: the dialogues are templates and generated values written for this project; the tokenizer and the
   weights are trained from scratch on them. No other text, model or data set was used. MIT license.
 
 ## What it can do, measured
 
-Exact match of the whole last turn, end token included, with greedy decoding in float32. All slot values (names, words, numbers,
-tool names, parameters ...) are ones that training never showed: a hash of the value decides. "Known phrasing" asks with
-phrasings of the training, "new phrasing" with phrasings that were kept out as well, where a family has some.
+Exact match of the whole last turn, end token included, with greedy decoding in float32. The slot values (names, words,
+numbers, tool names, parameters ...) are ones that training never showed: a hash of the value decides. "Known phrasing"
+asks with phrasings of the training, "new phrasing" with phrasings that were kept out of it, where a family has some.
 
 {table}
 
@@ -43,11 +46,11 @@ phrasings of the training, "new phrasing" with phrasings that were kept out as w
 {check}
 ## Limits
 
-- Outside these exercises it is of no use. Unknown questions mostly get the reply that it cannot know, but it may also mistake
-  one for something it knows. Asked about llm-local in words it never saw, it often gives the wrong answer (last row of the table).
+- Outside these exercises it is of no use. Unknown questions mostly get the reply that it cannot know, but it may also
+  mistake one for something it knows, and questions on llm-local in words of their own for one another.
 - Sums go up to 98. Words are copied as they are; it cannot spell, count letters, or write an unseen word in capitals.
-- Most of its training rows are shorter than 512 tokens; a small share fills up to {context}. The rows "recall in a long chat" and
-  "a long pasted text" say how far this carries.
+- Most of its training rows are shorter than 512 tokens; a small share fills up to {context}. The rows "recall in a long chat"
+  and "a long pasted text" say how far this carries.
 - English, with greetings in ten languages.
 
 ## How it was made
@@ -55,22 +58,24 @@ phrasings of the training, "new phrasing" with phrasings that were kept out as w
     ./run.sh scripts/train_starter.py --seed {seed} --minutes {minutes:g} --threads {threads}
     ./run.sh scripts/eval_starter.py --model DIR --write-card
 
-{tokens:.1f} million tokens in {steps:,} steps, {wall:.0f} minutes on {threads} CPU thread(s), {speed:,.0f} tokens/s on average, mean loss of a
-learned token at the end {loss:.3f}. Muon for the matrices, AdamW for the rest, bfloat16 autocast over float32 weights. The figures
-of this page are written by `scripts/eval_starter.py`, not by hand.
+{tokens:.1f} million tokens in {steps:,} steps, {wall:.0f} minutes on {threads} CPU cores (shared with other work), {speed:,.0f} tokens/s on
+average, mean loss of a learned token at the end {loss:.3f}. Muon for the matrices, AdamW for the rest, bfloat16 activations
+over float32 weights. This run was interrupted and resumed once; a run with the same seed sees the same data in the same
+order, but ends at another token where the machine is faster or slower. The figures of this page are written by
+`scripts/eval_starter.py`, not by hand.
 """
 
 
 def table(report: dict[str, Any]) -> str:
     """The abilities as a Markdown table."""
     lines = [
-        "| ability | n | known phrasing | new phrasing | end token missed |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| ability | n | mean tokens | known phrasing | new phrasing | end token missed |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, row in report["abilities"].items():
-        counted = f"{row['n']} + {row['n_new']}"
+        counts = f"{row['n']} + {row['n_new']} | {row['mean_tokens']}"
         lines.append(
-            f"| {name} | {counted} | {row['exact']:.0f} % | {row['exact_new']:.0f} % | {row['end_missed']} |"
+            f"| {name} | {counts} | {row['exact']:.0f} % | {row['exact_new']:.0f} % | {row['end_missed']} |"
         )
     return "\n".join(lines)
 

@@ -115,7 +115,7 @@ def thinking(slots: Slots) -> Dialogue:
     return Dialogue([system(slots.phrase(asks)), *turns(numbers.thought_addition(slots))])
 
 
-# Rows of training by share. Copying has the largest, because recall, JSON and tool calls are copying too.
+# Rows of training by share, at first. Copying has the largest, because recall, JSON and tool calls are copying too.
 FAMILIES: dict[str, tuple[float, Maker]] = {
     "repeat": (18, alone(copying.repeat)),
     "repeat_often": (0.7, alone(copying.repeat_often)),
@@ -142,6 +142,7 @@ FAMILIES: dict[str, tuple[float, Maker]] = {
     "recall_system": (0.8, recall.from_system),
     "not_told": (1, not_told),
     "addition": (5, alone(numbers.addition)),
+    "addition_small": (0, alone(numbers.small_addition)),
     "comparison": (1, alone(numbers.comparison)),
     "counting": (0.8, alone(numbers.counting)),
     "thinking": (0.6, thinking),
@@ -168,15 +169,23 @@ FAMILIES: dict[str, tuple[float, Maker]] = {
     "chat_long": (0.5, chat(6, 9)),
     "long_chat": (0.4, long_chat),
 }
+# Later in the training: less of what is learned early (facts, copying), more of what takes long (sums, tools, choices).
+_LATE: dict[str, float] = {
+    "repeat": 10, "usage": 7, "fallback": 6, "greeting": 1.5, "abilities": 1.2, "identity": 1, "addition": 7, "addition_small": 10,
+    "thinking": 2.5, "story": 2.5, "not_told": 3, "recall_1": 2, "json": 8, "json_extracted": 2.5, "tool_call": 8, "tool_calls_two": 2.2,
+    "tool_not_needed": 4.5, "system_brief": 3.5, "system_capitals": 3.5, "system_ending": 2.2, "system_persona": 2.5, "context": 3.5,
+    "yes_or_no": 1.5, "comparison": 2, "counting": 1.4, "pick_part": 2, "as_list": 1.8, "repeat_often": 1.5, "long_chat": 0.5,
+}  # fmt: skip
 _NAMES = list(FAMILIES)
-_SHARES = [share for share, _ in FAMILIES.values()]
+_EARLY_SHARES = [share for share, _ in FAMILIES.values()]
+_LATE_SHARES = [_LATE.get(name, share) for name, (share, _) in FAMILIES.items()]
 # These may be longer than the rest; the others must fit into ROW_TOKENS.
 LONG_FAMILIES = frozenset({"long_chat", "long_paste", "chat_long", "tool_chat"})
 
 
-def draw(rng: random.Random) -> tuple[str, Dialogue]:
+def draw(rng: random.Random, late: bool = False) -> tuple[str, Dialogue]:
     """One row of training: the family and the dialogue, with values and phrasings from the seen side only."""
-    name = rng.choices(_NAMES, _SHARES)[0]
+    name = rng.choices(_NAMES, _LATE_SHARES if late else _EARLY_SHARES)[0]
     return name, FAMILIES[name][1](Slots(rng))
 
 

@@ -33,7 +33,8 @@ ABILITIES: dict[str, tuple[str, ...]] = {
     "recall after 2 turns": ("recall_2", "recall_changed"),
     "recall after 3 to 5 turns": ("recall_3", "recall_many"),
     "say that it was not told": ("not_told",),
-    "add two small numbers": ("addition",),
+    "add two numbers up to 20": ("addition_small",),
+    "add two numbers up to 49": ("addition",),
     "system prompt: capitals": ("system_capitals",),
     "system prompt: brief": ("system_brief",),
     "system prompt: persona": ("system_persona",),
@@ -67,10 +68,12 @@ class Score:
     conversations: int = 0
     exact: int = 0
     end_missed: int = 0
+    tokens: int = 0
 
-    def add(self, exact: bool, ended: bool) -> None:
-        """Count one conversation."""
+    def add(self, exact: bool, ended: bool, tokens: int) -> None:
+        """Count one conversation of ``tokens`` tokens."""
         self.conversations += 1
+        self.tokens += tokens
         self.exact += exact
         self.end_missed += not ended
 
@@ -103,17 +106,18 @@ class Evaluator:
         return made
 
     @torch.inference_mode()
-    def judge(self, dialogues: Sequence[Dialogue], at_once: int = 16) -> list[tuple[bool, bool]]:
-        """For each conversation: is the last turn exact, and is the end token predicted at its end?"""
+    def judge(self, dialogues: Sequence[Dialogue], at_once: int = 16) -> list[tuple[bool, bool, int]]:
+        """For each conversation: is the last turn exact, is the end token predicted at its end, how many tokens?"""
         rows = sorted(enumerate(map(self._last_turn_row, dialogues)), key=lambda pair: len(pair[1].ids))
-        verdicts: dict[int, tuple[bool, bool]] = {}
+        verdicts: dict[int, tuple[bool, bool, int]] = {}
         for start in range(0, len(rows), at_once):
             chunk = rows[start : start + at_once]
             batch = to_batch([row for _, row in chunk])
-            best = self.model(input_ids=batch.ids, use_cache=False).logits.argmax(-1)
-            for (index, _), targets, chosen in zip(chunk, batch.targets, best, strict=True):
-                right = (chosen == targets)[targets >= 0]
-                verdicts[index] = (bool(right.all()), bool(right[-1]))
+            hidden = self.model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
+            for (index, row), targets, states in zip(chunk, batch.targets, hidden, strict=True):
+                wanted = targets >= 0
+                right = self.model.lm_head(states[wanted]).argmax(-1) == targets[wanted]
+                verdicts[index] = (bool(right.all()), bool(right[-1]), len(row.ids))
         return [verdicts[index] for index in range(len(rows))]
 
     def _last_turn_row(self, dialogue: Dialogue) -> Row:
@@ -127,8 +131,8 @@ class Evaluator:
         for family in families:
             # Long conversations cost as much as many short ones, so there are fewer of them.
             number = max(10, count // 4) if family in LONG_FAMILIES else count
-            for exact, ended in self.judge(self.dialogues(family, number, new_phrasings)):
-                score.add(exact, ended)
+            for verdict in self.judge(self.dialogues(family, number, new_phrasings)):
+                score.add(*verdict)
         return score
 
     @torch.inference_mode()
@@ -153,7 +157,7 @@ class Evaluator:
         families = [name for name in FAMILIES if name not in LONG_FAMILIES]
         dialogues = [drawn_for_evaluation(rng.choice(families), rng, True) for _ in range(count)]
         agreed = 0
-        for dialogue, (exact, _) in zip(dialogues, self.judge(dialogues), strict=True):
+        for dialogue, (exact, _, _) in zip(dialogues, self.judge(dialogues), strict=True):
             prompt, whole = self.renderer.text(dialogue, prompt_only=True), self.renderer.text(dialogue)
             expected = whole[len(prompt) :].removesuffix("<|im_end|>\n")
             agreed += (self.reply(dialogue.messages[:-1], dialogue.tools) == expected) == exact

@@ -135,7 +135,7 @@ def test_rows_fit(renderer: Renderer, drawn: list[tuple[str, Dialogue]]) -> None
     ]
     assert len(over) < 8, over  # these few are drawn again
     sizes = [batch.ids.size(1) for batch in pool(renderer, BatchPlan(seed=2, pool_batches=60), 0, 2048)]
-    assert max(sizes) < CONTEXT
+    assert max(sizes) <= CONTEXT
 
 
 def test_replies_have_no_stray_white_space_and_no_turn_starts_a_line(

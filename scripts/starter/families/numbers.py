@@ -17,10 +17,10 @@ def pair_held_out(a: int, b: int) -> bool:
     return share_of(f"sum {min(a, b)} {max(a, b)}", 8) == 0
 
 
-def sum_pair(slots: Slots) -> tuple[int, int]:
-    """Two numbers whose sum is at most 99, on the right side of the split."""
+def sum_pair(slots: Slots, tops: tuple[int, ...] = (9, 20, 49)) -> tuple[int, int]:
+    """Two numbers up to one of ``tops``, on the right side of the split."""
     while True:
-        top = int(str(slots.any((9, 20, 49))))
+        top = slots.any(tops)
         a, b = slots.rng.randint(0, top), slots.rng.randint(0, top)
         if pair_held_out(a, b) == slots.new_values:
             return a, b
@@ -29,6 +29,12 @@ def sum_pair(slots: Slots) -> tuple[int, int]:
 def addition(slots: Slots) -> Exchange:
     """Add two small numbers."""
     a, b = sum_pair(slots)
+    return Exchange(vary(slots, slots.phrase(_SUMS).format(a=a, b=b)), f"{a} + {b} = {a + b}")
+
+
+def small_addition(slots: Slots) -> Exchange:
+    """Add two numbers up to twenty."""
+    a, b = sum_pair(slots, (9, 20))
     return Exchange(vary(slots, slots.phrase(_SUMS).format(a=a, b=b)), f"{a} + {b} = {a + b}")
 
 
