@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from llm_local.engine.driver import Driver, InlineDriver
 from llm_local.engine.protocol import Engine, PrefillStep, TokenRequest
 from llm_local.errors import ContextLengthExceeded, InvalidRequest
-from llm_local.events import Completion, ContextTrimmed, TokenLogprob, fold
+from llm_local.events import Completion, ContextTrimmed, Event, TokenLogprob, fold
+from llm_local.generation.batches import Batch
 from llm_local.generation.streams import EventStream, StepReader
 from llm_local.messages import Message, ToolDefinition
 from llm_local.model_loader import LoadedModel
@@ -26,6 +28,7 @@ from llm_local.text.templates import ChatTemplate, RenderedPrompt
 
 __all__ = ["EventStream", "PreparedRequest", "StepReader", "TextGenerator"]
 
+Job = TypeVar("Job")
 
 # Enough ids before a continuation for a tokenizer to know that it is one.
 CONTEXT_TOKENS = 6
@@ -189,6 +192,19 @@ class TextGenerator:
     ) -> EventStream:
         """Answer a conversation as it comes."""
         return self.stream(self.prepare_chat(messages, options, reserve_explicit=options is not None))
+
+    def generate_batch(
+        self,
+        jobs: Iterable[Job],
+        prepare: Callable[[Job], PreparedRequest],
+        *,
+        on_event: Callable[[Event], None] = lambda event: None,
+    ) -> Batch[Job]:
+        """Answer many requests side by side: iterate the result for each job and its Completion or error, in order.
+
+        `prepare` makes a request of a job when its turn comes: `generate_batch(prompts, generator.prepare_text)`.
+        """
+        return Batch(jobs, lambda job: self.stream(prepare(job)), on_event=on_event)
 
     def _fits(
         self,
