@@ -48,6 +48,18 @@ def make_parser() -> FlagParser:
     generation.add_argument(
         "--raw", action="store_true", help="Continue PROMPT as it is, without chat template."
     )
+    batch = parser.add_argument_group("batch")
+    batch.add_argument(
+        "--batch",
+        metavar="FILE",
+        help="Answer each line of FILE, a JSON object with a prompt or messages; - is stdin. One JSON object a line "
+        "comes out, in order.",
+    )
+    batch.add_argument(
+        "--output",
+        metavar="FILE",
+        help="Write the results of a batch to FILE instead of stdout; run again with it to go on.",
+    )
     output = parser.add_argument_group("output")
     for flags, text in (
         (("--no-stream",), "Print the answer when it is complete."),

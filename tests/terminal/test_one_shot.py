@@ -19,8 +19,9 @@ from llm_local.events import Delta, Event, Finish, Progress, Timings, Usage
 from llm_local.messages import Message
 from llm_local.options import GenerationOptions
 from llm_local.specs import ModelInfo
+from llm_local.terminal.asking import OpenModel
 from llm_local.terminal.exit_codes import INTERRUPTED
-from llm_local.terminal.one_shot import OneShot, OpenModel
+from llm_local.terminal.one_shot import OneShot
 from llm_local.terminal.signals import StopSignals
 from llm_local.terminal.streams import AnswerWriter, Messages
 from terminal.fake_streams import FakeRaw

@@ -39,6 +39,8 @@ def test_the_object_has_what_programs_need() -> None:
         "prompt_tokens": 30,
         "cached_tokens": 10,
         "completion_tokens": 11,
+        "drafted_tokens": 0,
+        "accepted_tokens": 0,
         "total_tokens": 41,
     }
     assert report["timings"]["load_s"] == 1.25

@@ -11,9 +11,18 @@ from llm_local.options import BOUNDS
 from llm_local.settings.declarations import SETTINGS
 from llm_local.settings.kinds import SWITCH, TEXT, number
 
-__all__ = ["FlagParser", "add_request_flags", "add_setting_flags", "request_options", "setting_flags"]
+__all__ = [
+    "FlagParser",
+    "add_request_flags",
+    "add_setting_flags",
+    "check_batch_flags",
+    "request_options",
+    "setting_flags",
+]
 
 _SHORT: Final = {"model_id": "-m", "system_prompt": "-s"}
+# What shows one answer to people; a batch has results for programs.
+_SINGLE: Final = ("no_stream", "show_prompt", "verbose")
 _REQUEST_NUMBERS: Final = {
     "presence_penalty": "Lowers tokens that are in the reply already, once; 0 is off.",
     "frequency_penalty": "Lowers tokens by how often they are in the reply; 0 is off.",
@@ -103,6 +112,30 @@ def request_options(parsed: argparse.Namespace) -> Mapping[str, Any]:
     return {
         name: tuple(value) if name == "stop" else value for name, value in values.items() if value is not None
     }
+
+
+def check_batch_flags(parsed: argparse.Namespace) -> None:
+    """Refuse what has no place beside `--batch`, or without it.
+
+    Raises:
+        InvalidRequest: naming the flag.
+    """
+    if parsed.batch is None:
+        if parsed.output is not None:
+            raise InvalidRequest(
+                "--output is for the results of a --batch.",
+                "Write > FILE for a single answer.",
+                param="output",
+            )
+        return
+    if parsed.prompt is not None:
+        raise InvalidRequest(
+            "A PROMPT has no place with --batch.", "Each line of the batch has its own.", param="prompt"
+        )
+    for name in _SINGLE:
+        if getattr(parsed, name):
+            flag = "--" + name.replace("_", "-")
+            raise InvalidRequest(f"{flag} has no place with --batch.", "Each result tells all.", param=flag)
 
 
 def _reader(flag: str, name: str) -> Callable[[str], float]:

@@ -8,71 +8,27 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import secrets
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llm_local.config import Config, load_config
 from llm_local.errors import InvalidRequest, LocalLLMError
 from llm_local.events import Delta, Event, Progress, fold
 from llm_local.logs import configure_logging
-from llm_local.messages import Message
 from llm_local.options import GenerationOptions
 from llm_local.privacy import apply_privacy_defaults
-from llm_local.specs import ModelInfo
+from llm_local.terminal.asking import OpenModel, open_model, prepare_question
+from llm_local.terminal.batch import BatchRun
 from llm_local.terminal.exit_codes import BROKEN_PIPE, OK, error_line, exit_code
-from llm_local.terminal.flags import request_options, setting_flags
+from llm_local.terminal.flags import check_batch_flags, request_options, setting_flags
 from llm_local.terminal.piped_input import compose_prompt, decode_argument, decode_input, read_input
 from llm_local.terminal.progress import ProgressReporter
 from llm_local.terminal.report import RunReport, error_object
 from llm_local.terminal.signals import StopSignals
 from llm_local.terminal.streams import STDIN, AnswerWriter, Messages
 
-if TYPE_CHECKING:
-    from llm_local.generator import PreparedRequest, TextGenerator
-
-__all__ = ["OneShot", "OpenModel", "open_model"]
-
-
-@dataclass(frozen=True, slots=True)
-class OpenModel:
-    """A model ready to answer. `notices` are lines people should see: another model than the default, and such."""
-
-    generator: TextGenerator
-    info: ModelInfo
-    generation_defaults: Mapping[str, Any]
-    load_s: float
-    notices: tuple[str, ...] = ()
-
-
-def open_model(config: Config, on_progress: Callable[[Progress], None]) -> OpenModel:
-    """Find the model of `config`, download it where needed and allowed, and load it.
-
-    Raises:
-        LocalLLMError: it cannot be found, reached, read or held in memory.
-    """
-    # Late: what can be wrong without a model is found without it.
-    from llm_local.model_loader import load_tokenizer_and_model, resolve_model
-
-    resolved = resolve_model(
-        config.model_spec(),
-        explicit=config.is_explicit("model_id"),
-        offline=config.offline,
-        on_progress=on_progress,
-    )
-    loaded = load_tokenizer_and_model(resolved.spec, path=resolved.path, on_progress=on_progress)
-    # Late: it imports torch, and most failures are known by now.
-    from llm_local.generator import TextGenerator
-
-    return OpenModel(
-        TextGenerator(loaded, engine_options=config.engine_options()),
-        loaded.info,
-        loaded.generation_defaults,
-        loaded.load_s,
-        (resolved.notice, *loaded.notices),
-    )
+__all__ = ["OneShot"]
 
 
 class OneShot:
@@ -98,8 +54,13 @@ class OneShot:
     def run(self, args: argparse.Namespace) -> int:
         """Ask once, as `args` (from `flags`) say, and return the exit code. No failure escapes."""
         try:
+            check_batch_flags(args)
             self._decode(args)
             config = self._settings(args)
+            if args.batch is not None:
+                return BatchRun(args, config, self._messages, self._signals).run(
+                    self._answer, self._stdin, lambda: self._open_model(config)
+                )
             return self._ask(args, config, self._read_prompt(args))
         except Exception as error:
             return self.fail(error, as_json=args.json, debug=args.debug)
@@ -165,11 +126,9 @@ class OneShot:
         return compose_prompt(None if argument == "-" else argument, piped, exact=args.raw)
 
     def _ask(self, args: argparse.Namespace, config: Config, prompt: str) -> int:
-        model = self._open(config, self._progress)
-        self._progress.close()
-        for notice in model.notices:
-            self._notice(notice)
-        prepared = _prepare(model.generator, config.with_profile(model.generation_defaults), args, prompt)
+        model = self._open_model(config)
+        profiled = config.with_profile(model.generation_defaults)
+        prepared = prepare_question(model.generator, profiled, prompt, request_options(args), raw=args.raw)
         for notice in prepared.notices:
             self._notice(notice)
         if args.show_prompt:
@@ -187,6 +146,13 @@ class OneShot:
         )
         self._finish(report, args)
         return OK if self._signals.code is None else self._signals.code
+
+    def _open_model(self, config: Config) -> OpenModel:
+        model = self._open(config, self._progress)
+        self._progress.close()
+        for notice in model.notices:
+            self._notice(notice)
+        return model
 
     def _finish(self, report: RunReport, args: argparse.Namespace) -> None:
         """Complete stdout first: on a terminal what follows on stderr must not land in the answer's line."""
@@ -222,16 +188,3 @@ class OneShot:
         if text:
             self._notices.append(text)
             self._messages.note(text)
-
-
-def _prepare(
-    generator: TextGenerator, config: Config, args: argparse.Namespace, prompt: str
-) -> PreparedRequest:
-    options = config.generation_options().replace(**request_options(args))
-    if options.seed is None and not options.greedy:
-        options = options.replace(seed=secrets.randbits(31))  # drawn here, so that the run can be repeated
-    explicit = config.is_explicit("max_new_tokens")
-    if args.raw:
-        return generator.prepare_text(prompt, options, reserve_explicit=explicit)
-    system = [Message("system", config.system_prompt)] if config.system_prompt else []
-    return generator.prepare_chat([*system, Message("user", prompt)], options, reserve_explicit=explicit)

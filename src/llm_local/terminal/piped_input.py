@@ -19,8 +19,10 @@ _CHUNK_BYTES: Final = 1 << 20
 _PATIENCE_S: Final = 3.0
 
 
-def read_input(descriptor: int, *, on_wait: Callable[[], None]) -> bytes:
-    """Read `descriptor` to its end, at most `MAX_INPUT_BYTES` of it.
+def read_input(
+    descriptor: int, *, on_wait: Callable[[], None], limit_bytes: int | None = None, name: str = "stdin"
+) -> bytes:
+    """Read `descriptor`, called `name`, to its end, at most `limit_bytes` of it (`MAX_INPUT_BYTES`).
 
     `on_wait` is called once when nothing has come for a few seconds: a pipe that somebody inherited and never
     closes looks like a hang, and people should know what is being waited for.
@@ -28,13 +30,14 @@ def read_input(descriptor: int, *, on_wait: Callable[[], None]) -> bytes:
     Raises:
         InvalidRequest: there is more to read than allowed, or it cannot be read (a directory).
     """
+    limit_bytes = MAX_INPUT_BYTES if limit_bytes is None else limit_bytes
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode):  # the size is known, so nothing needs to be read to refuse it
         size = status.st_size - os.lseek(descriptor, 0, os.SEEK_CUR)
-        if size > MAX_INPUT_BYTES:
-            raise _too_large(f"{size} ({format_bytes(size)})")
+        if size > limit_bytes:
+            raise _too_large(name, limit_bytes, f"{size} ({format_bytes(size)})")
     chunks: list[bytes] = []
-    room = MAX_INPUT_BYTES
+    room = limit_bytes
     patience_s: float | None = None if os.isatty(descriptor) else _PATIENCE_S
     while True:
         ready, _, _ = select.select([descriptor], [], [], patience_s)
@@ -46,13 +49,13 @@ def read_input(descriptor: int, *, on_wait: Callable[[], None]) -> bytes:
             chunk = os.read(descriptor, _CHUNK_BYTES)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
-            raise InvalidRequest(f"Cannot read the prompt from stdin: {reason}.", param="prompt") from error
+            raise InvalidRequest(f"Cannot read {name}: {reason}.", param="prompt") from error
         if not chunk:
             return b"".join(chunks)
         chunks.append(chunk)
         room -= len(chunk)
         if room < 0:
-            raise _too_large("more")
+            raise _too_large(name, limit_bytes, "more")
 
 
 def decode_input(data: bytes) -> tuple[str, str]:
@@ -98,8 +101,8 @@ def compose_prompt(argument: str | None, piped: str, *, exact: bool = False) -> 
     return "\n\n".join(parts)
 
 
-def _too_large(size: str) -> InvalidRequest:
-    allowed = f"{MAX_INPUT_BYTES} bytes ({format_bytes(MAX_INPUT_BYTES)})"
+def _too_large(name: str, limit_bytes: int, size: str) -> InvalidRequest:
+    allowed = f"{limit_bytes} bytes ({format_bytes(limit_bytes)})"
     return InvalidRequest(
-        f"At most {allowed} are read from stdin, but it has {size}.", "Send a part of it.", param="prompt"
+        f"At most {allowed} are read from {name}, but it has {size}.", "Send a part of it.", param="prompt"
     )

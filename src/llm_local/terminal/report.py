@@ -78,8 +78,11 @@ class RunReport:
         return report
 
     def _sampling(self) -> dict[str, Any]:
-        """What a replay needs: every number, and the stop strings."""
-        return {name: getattr(self.options, name) for name in (*BOUNDS, "stop") if name != "top_logprobs"}
+        """What a replay needs: every number, the stop strings, and a bias where there is one."""
+        names = [name for name in (*BOUNDS, "stop") if name != "top_logprobs"]
+        if self.options.logit_bias:
+            names.append("logit_bias")
+        return {name: getattr(self.options, name) for name in names}
 
 
 def error_object(error: BaseException) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""A model to ask, and a question made ready for it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llm_local.config import Config
+from llm_local.events import Progress
+from llm_local.messages import Message
+from llm_local.specs import ModelInfo
+
+if TYPE_CHECKING:
+    from llm_local.generator import PreparedRequest, TextGenerator
+
+__all__ = ["OpenModel", "open_model", "prepare_question"]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModel:
+    """A model ready to answer. `notices` are lines people should see: another model than the default, and such."""
+
+    generator: TextGenerator
+    info: ModelInfo
+    generation_defaults: Mapping[str, Any]
+    load_s: float
+    notices: tuple[str, ...] = ()
+
+
+def open_model(config: Config, on_progress: Callable[[Progress], None]) -> OpenModel:
+    """Find the model of `config`, download it where needed and allowed, and load it.
+
+    Raises:
+        LocalLLMError: it cannot be found, reached, read or held in memory.
+    """
+    # Late: what can be wrong without a model is found without it.
+    from llm_local.model_loader import load_tokenizer_and_model, resolve_model
+
+    resolved = resolve_model(
+        config.model_spec(),
+        explicit=config.is_explicit("model_id"),
+        offline=config.offline,
+        on_progress=on_progress,
+    )
+    loaded = load_tokenizer_and_model(resolved.spec, path=resolved.path, on_progress=on_progress)
+    # Late: it imports torch, and most failures are known by now.
+    from llm_local.generator import TextGenerator
+
+    return OpenModel(
+        TextGenerator(loaded, engine_options=config.engine_options()),
+        loaded.info,
+        loaded.generation_defaults,
+        loaded.load_s,
+        (resolved.notice, *loaded.notices),
+    )
+
+
+def prepare_question(
+    generator: TextGenerator,
+    config: Config,
+    question: str | Sequence[Message],
+    changes: Mapping[str, Any],
+    *,
+    raw: bool,
+) -> PreparedRequest:
+    """A prompt, or a conversation, with the settings of `config` and the options that `changes` says otherwise.
+
+    The system prompt of `config` comes first, unless the conversation has one. A seed is drawn where none is given.
+
+    Raises:
+        InvalidRequest: an option or the question cannot be used, or it does not fit the context.
+    """
+    options = config.generation_options().replace(**changes)
+    if options.seed is None and not options.greedy:
+        options = options.replace(seed=secrets.randbits(31))  # drawn here, so that the run can be repeated
+    explicit = config.is_explicit("max_new_tokens")
+    if changes.get("max_new_tokens") is not None:
+        explicit = True
+    if isinstance(question, str):
+        if raw:
+            return generator.prepare_text(question, options, reserve_explicit=explicit)
+        question = [Message("user", question)]
+    if config.system_prompt and all(message.role != "system" for message in question):
+        question = [Message("system", config.system_prompt), *question]
+    return generator.prepare_chat(question, options, reserve_explicit=explicit)
