@@ -108,6 +108,7 @@ UNIVERSAL = {
         "mamba_d_state": 16,
         "shared_intermediate_size": 64,
     },
+    "phimoe": {**_EXPERTS, "sliding_window": 16},
     "lfm2": {"layer_types": ["conv", "full_attention", "conv"]},
     "mamba": {},
     "mamba2": {"num_heads": 8, "head_dim": 16, "state_size": 16, "n_groups": 2},
@@ -157,8 +158,13 @@ def architectures_markdown() -> str:
 @functools.cache
 def tiny_model(model_type: str):
     """The architecture in float32 with its plain attention, always the same weights. Do not modify it."""
+    return tiny_variant(model_type)
+
+
+def tiny_variant(model_type: str, **changes):
+    """A model of its own, with another shape."""
     torch.manual_seed(20)
-    model = AutoModelForCausalLM.from_config(tiny_config(model_type)).float().eval()
+    model = AutoModelForCausalLM.from_config(tiny_config(model_type, **changes)).float().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             # matrices wide enough that every token matters, norms and biases near but not at their rest values
@@ -166,9 +172,9 @@ def tiny_model(model_type: str):
     return model.requires_grad_(False)
 
 
-def tiny_config(model_type: str):
+def tiny_config(model_type: str, **changes):
     """Its configuration."""
-    shape = {**_COMMON, **ARCHITECTURES[model_type]}
+    shape = {**_COMMON, **ARCHITECTURES[model_type], **changes}
     return AutoConfig.for_model(
         model_type, **{key: value for key, value in shape.items() if value is not None}
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from engine_driving import GREEDY, drain, engine_for, ids_of, request, run
 from fakes import FakeClock
 from llm_local.engine.engine import BatchEngine
 from llm_local.engine.factory import make_runner
-from llm_local.engine.kv_cache import KVBudget, kv_bytes_per_token
+from llm_local.engine.kv_cache import KVBudget, kv_layout
 from llm_local.engine.protocol import PrefillStep, TokenStep
 from llm_local.errors import (
     ContextLengthExceeded,
@@ -91,6 +92,84 @@ def test_an_interrupted_forward_leaves_nothing_half_written():
         except KeyboardInterrupt:
             continue
     assert ids == run(engine_for(), request("a", random_prompt(30)))["a"]
+
+
+def test_what_happened_before_an_interruption_is_delivered_after_it():
+    """Ctrl-C in a forward pass does not swallow the last step of a sequence that was cancelled before it."""
+    engine = sabotaged_engine("llama")
+    for name in "ab":
+        engine.submit(request(name, random_prompt(9)))
+    engine.step()
+    engine.cancel("a")
+    plain_run = engine._runner.run
+
+    def interrupted(chunks):
+        engine._runner.run = plain_run
+        raise KeyboardInterrupt
+
+    engine._runner.run = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        engine.step()
+    steps = drain(engine)
+    assert steps["a"][-1].finish_reason == "cancelled"
+    assert steps["b"][-1].finish_reason == "length"
+
+
+def test_a_failed_batch_is_tried_again_in_the_same_pieces():
+    """After a failure as a whole each sequence runs alone, and a long prompt still in chunks."""
+    engine = sabotaged_engine("llama")
+    lengths = []
+    plain_run = engine._runner.run
+
+    def recording(chunks):
+        lengths.append([chunk.length for chunk in chunks])
+        if len(lengths) == 2:
+            raise MemoryError("too much at once")
+        return plain_run(chunks)
+
+    engine._runner.run = recording
+    engine.submit(request("talker", random_prompt(5)))
+    engine.step()
+    engine.submit(request("reader", random_prompt(1000)))
+    engine.step()
+    assert lengths == [[5], [1, 512], [1], [512]]
+
+
+def test_a_runner_that_returns_too_little_fails_the_step_and_not_the_engine():
+    engine = sabotaged_engine("llama")
+    plain_run = engine._runner.run
+    engine._runner.run = lambda chunks: plain_run(chunks)[:0]
+    engine.submit(request("a", random_prompt(5)))
+    assert isinstance(drain(engine)["a"][-1].error, EngineError)
+
+
+def test_a_score_that_is_not_a_number_fails_its_request():
+    engine = sabotaged_engine("llama")
+    plain_run = engine._runner.run
+
+    def spoiled(chunks):
+        logits = plain_run(chunks).clone()
+        logits[3] = math.nan
+        return logits
+
+    engine._runner.run = spoiled
+    options = GREEDY.replace(logprobs=True)
+    engine.submit(replace(request("a", random_prompt(9), options), prompt_logprobs=True))
+    assert isinstance(drain(engine)["a"][-1].error, NumericalError)
+
+
+def test_a_drafter_that_breaks_costs_nothing_but_its_guesses():
+    class Broken:
+        def propose(self, sequences):
+            raise IndexError("no idea")
+
+        def forget(self, sequence):
+            pass
+
+    engine = engine_for()
+    engine._drafter = Broken()
+    one = request("a", random_prompt(9))
+    assert run(engine, one) == run(engine_for(), one)
 
 
 def test_cancel_ends_within_one_step_and_frees_memory():
@@ -209,7 +288,7 @@ def test_a_prompt_that_fills_the_window_is_refused():
 
 
 def test_what_can_never_fit_in_memory_is_refused_at_once():
-    block = 256 * kv_bytes_per_token(tiny_model("llama"))
+    block = 256 * kv_layout(tiny_model("llama")).bytes_per_token
     engine = engine_for(kv_limit_bytes=block)
     with pytest.raises(InsufficientMemory) as caught:
         engine.submit(request("a", random_prompt(300)))
@@ -217,7 +296,7 @@ def test_what_can_never_fit_in_memory_is_refused_at_once():
 
 
 def test_a_lone_sequence_that_outgrows_the_memory_fails_and_does_not_spin():
-    block = 256 * kv_bytes_per_token(tiny_model("llama"))
+    block = 256 * kv_layout(tiny_model("llama")).bytes_per_token
     engine = engine_for(kv_limit_bytes=block)
     engine.submit(request("a", random_prompt(250), GREEDY.replace(logit_bias={END_TOKEN: -100.0})))
     steps = drain(engine, max_steps=100)["a"]
@@ -227,7 +306,7 @@ def test_a_lone_sequence_that_outgrows_the_memory_fails_and_does_not_spin():
 
 
 def test_waiting_sequences_start_when_memory_comes_free():
-    block = 256 * kv_bytes_per_token(tiny_model("llama"))
+    block = 256 * kv_layout(tiny_model("llama")).bytes_per_token
     engine = engine_for(kv_limit_bytes=block)
     requests = [request(str(n), random_prompt(20, seed=n)) for n in range(3)]
     expected = run(engine_for(), *requests)

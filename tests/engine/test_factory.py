@@ -7,12 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from engine_driving import request, run
 from llm_local.engine import factory
-from llm_local.engine.factory import PROVEN, make_runner
-from llm_local.engine.kv_cache import KVBudget
+from llm_local.engine.factory import PROVEN, make_engine, make_runner
+from llm_local.engine.kv_cache import KVBudget, kv_layout
 from llm_local.engine.runner import PackedRunner
 from llm_local.engine.universal import UniversalRunner
-from tiny_models import PACKED, UNIVERSAL, architectures_markdown, tiny_model
+from tiny_models import (
+    PACKED,
+    UNIVERSAL,
+    architectures_markdown,
+    random_prompt,
+    reference_ids,
+    tiny_model,
+    tiny_variant,
+)
 
 
 def plain_copy(model_type):
@@ -43,6 +52,39 @@ def test_what_is_more_than_attention_takes_the_universal_path(model_type):
     implementation = model.config._attn_implementation
     assert isinstance(make_runner(model, KVBudget(None)), UniversalRunner)
     assert model.config._attn_implementation == implementation
+
+
+def test_a_window_that_only_the_mask_knows_is_noticed():
+    """Also in an architecture that is proven without one: the packed forward builds no mask."""
+    shape = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 3}
+    model = tiny_variant("qwen2_moe", **shape)
+    assert kv_layout(model).windows == (16, None, 16)
+    assert isinstance(make_runner(model, KVBudget(None)), UniversalRunner)
+    prompt = random_prompt(60)
+    engine = make_engine(model, context_length=200)
+    assert run(engine, request("a", prompt))["a"] == reference_ids(model, prompt, 24)
+
+
+@pytest.mark.parametrize("length", [20, 55, 63, 64, 65, 100])
+def test_longrope_changes_where_generate_changes_it(length):
+    """Phi-3's embedding is another one beyond its first window; crossing it in mid-reply is what `generate` does."""
+    factors = {"short_factor": [1.0] * 8, "long_factor": [1.5 + n for n in range(8)]}
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 64, **factors}
+    model = tiny_variant(
+        "phi3", rope_parameters={**rope, "factor": 16.0}, original_max_position_embeddings=64
+    )
+    prompt = random_prompt(length)
+    engine = make_engine(model, context_length=200)
+    assert run(engine, request("a", prompt))["a"] == reference_ids(model, prompt, 24)
+
+
+def test_a_rotary_embedding_per_kind_of_layer_is_looked_into():
+    model = plain_copy("gemma3_text")
+    model.config.rope_parameters = {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        "full_attention": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0},
+    }
+    assert isinstance(make_runner(model, KVBudget(None)), UniversalRunner)
 
 
 def test_rotary_embeddings_that_depend_on_the_length_are_not_packed():

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from engine_driving import engine_for, request
-from llm_local.engine.kv_cache import ALLOCATION_TOKENS, KVBudget, SequenceKV, kv_bytes_per_token
+from llm_local.engine import kv_cache
+from llm_local.engine.kv_cache import ALLOCATION_TOKENS, KVBudget, KVLayout, SequenceKV, kv_layout
 from tiny_models import PACKED, random_prompt, tiny_model
+
+FREE = KVLayout(0, ())
 
 
 def random_kv(length, heads=2, dim=4):
@@ -15,7 +18,7 @@ def random_kv(length, heads=2, dim=4):
 
 
 def test_appending_in_pieces_keeps_everything_in_order():
-    state = SequenceKV(KVBudget(None), expected_tokens=10, bytes_per_token=0)
+    state = SequenceKV(KVBudget(None), expected_tokens=10, layout=FREE)
     keys, values = random_kv(1000)
     start = 0
     for length in (1, 1, 254, 1, 300, 443):
@@ -31,7 +34,7 @@ def test_the_budget_always_knows_what_is_allocated():
     """Promised bytes equal added bytes at every append, and free gives all of them back."""
     budget = KVBudget(None)
     token_bytes = 3 * 2 * 2 * 4 * 4  # layers, keys and values, heads, dim, float32
-    state = SequenceKV(budget, expected_tokens=300, bytes_per_token=token_bytes)
+    state = SequenceKV(budget, expected_tokens=300, layout=KVLayout(token_bytes // 3, (None,) * 3))
     for length in (200, 50, 50, 1, 1, 500, 1):
         promised, before = state.bytes_to_append(length), budget.used_bytes
         for layer in range(3):
@@ -44,7 +47,7 @@ def test_the_budget_always_knows_what_is_allocated():
 
 def test_growth_copies_in_proportion_to_the_whole():
     """Appending token by token allocates a logarithmic number of times, not once per token."""
-    state = SequenceKV(KVBudget(None), expected_tokens=1, bytes_per_token=0)
+    state = SequenceKV(KVBudget(None), expected_tokens=1, layout=FREE)
     sizes = set()
     for _ in range(6000):
         state.append(0, *random_kv(1, heads=1, dim=1))
@@ -55,7 +58,7 @@ def test_growth_copies_in_proportion_to_the_whole():
 
 def test_rollback_forgets_what_a_failed_forward_wrote():
     """Layers that already have the chunk and layers that do not are equal again."""
-    state = SequenceKV(KVBudget(None), expected_tokens=10, bytes_per_token=0)
+    state = SequenceKV(KVBudget(None), expected_tokens=10, layout=FREE)
     keys, values = random_kv(10)
     for layer in range(2):
         state.append(layer, keys[:, :6], values[:, :6])
@@ -72,13 +75,13 @@ def test_the_price_of_a_token_is_known_before_the_first(model_type):
     engine = engine_for(model_type)
     engine.submit(request("a", random_prompt(100)))
     engine.step()
-    expected = ALLOCATION_TOKENS * kv_bytes_per_token(tiny_model(model_type))
+    expected = ALLOCATION_TOKENS * kv_layout(tiny_model(model_type)).bytes_per_token
     assert engine.stats()["kv_used_bytes"] == expected
 
 
 def test_a_window_keeps_what_its_queries_can_see_and_little_more():
     """Returned keys are exactly those from the first new token's window on; storage stays bounded."""
-    state = SequenceKV(KVBudget(None), expected_tokens=5000, bytes_per_token=0)
+    state = SequenceKV(KVBudget(None), expected_tokens=5000, layout=FREE)
     keys, values = random_kv(5000)
     start = 0
     for length in [300, 1, 1, 512, 1, 1, 1, 700, *[1] * 3000]:
@@ -93,11 +96,14 @@ def test_a_window_keeps_what_its_queries_can_see_and_little_more():
 
 def test_a_fork_is_a_copy_of_a_beginning():
     budget = KVBudget(None)
-    source = SequenceKV(budget, expected_tokens=600, bytes_per_token=0)
+    source = SequenceKV(budget, expected_tokens=600, layout=FREE)
     keys, values = random_kv(600)
     source.append(0, keys, values)
-    fork = SequenceKV(budget, expected_tokens=400, bytes_per_token=0)
-    assert fork.fork(source, 350)
+    fork = SequenceKV(budget, expected_tokens=400, layout=FREE)
+    price, before = source.bytes_to_fork(350, room=400), budget.used_bytes
+    assert source.can_fork(350)
+    fork.fork(source, 350, room=400)
+    assert budget.used_bytes - before == price == fork.num_bytes
     more_keys, more_values = random_kv(50)
     got, _ = fork.append(0, more_keys, more_values)
     assert torch.equal(got, torch.cat([keys[:, :350], more_keys], dim=1))
@@ -106,10 +112,54 @@ def test_a_fork_is_a_copy_of_a_beginning():
 
 
 def test_a_window_that_moved_on_cannot_be_forked_further_back():
-    source = SequenceKV(KVBudget(None), expected_tokens=10, bytes_per_token=0)
+    source = SequenceKV(KVBudget(None), expected_tokens=10, layout=FREE)
+    assert not source.can_fork(0), "there is nothing to fork"
     for _ in range(40):
         source.append(0, *random_kv(20), window=16)
-    assert SequenceKV(KVBudget(None), 10, 0).fork(source, 800)
-    refused = SequenceKV(KVBudget(None), 10, 0)
-    assert not refused.fork(source, 100)
-    assert refused.num_bytes == 0
+    assert source.can_fork(800)
+    assert not source.can_fork(100)
+    assert not source.can_fork(801), "that is not computed yet"
+
+
+def test_a_fork_that_finds_no_memory_leaves_nothing(monkeypatch):
+    """All layers or none: half a copy would be mistaken for computed tokens."""
+    budget = KVBudget(None)
+    source = SequenceKV(budget, expected_tokens=100, layout=FREE)
+    for layer in range(3):
+        source.append(layer, *random_kv(100))
+    plain_empty, calls = kv_cache._empty, []
+
+    def failing(like, capacity):
+        calls.append(capacity)
+        if len(calls) == 4:  # the second layer's values
+            raise RuntimeError("out of memory")
+        return plain_empty(like, capacity)
+
+    monkeypatch.setattr(kv_cache, "_empty", failing)
+    fork = SequenceKV(budget, expected_tokens=100, layout=FREE)
+    with pytest.raises(RuntimeError):
+        fork.fork(source, 90, room=120)
+    assert fork.num_bytes == 0
+    assert budget.used_bytes == source.num_bytes
+
+
+def test_shrinking_keeps_the_beginning_and_gives_the_rest_back():
+    budget = KVBudget(None)
+    state = SequenceKV(budget, expected_tokens=1000, layout=FREE)
+    keys, values = random_kv(1000)
+    state.append(0, keys, values)
+    state.shrink(300)
+    assert budget.used_bytes == state.num_bytes == 512 * 2 * 2 * 4 * 4
+    got, _ = state.append(0, *random_kv(1))
+    assert torch.equal(got[:, :300], keys[:, :300])
+
+
+@pytest.mark.parametrize("model_type", ["mistral", "gemma3_text", "gpt_oss", "llama"])
+@pytest.mark.parametrize("length", [5, 300, 1000])
+def test_a_window_is_cheaper_and_the_price_says_so(model_type, length):
+    """Prices with windows are what the first chunk really allocates."""
+    engine = engine_for(model_type)
+    expected = kv_layout(tiny_model(model_type)).first_bytes(min(length, 512), length + 1)
+    engine.submit(request("a", random_prompt(length)))
+    engine.step()
+    assert engine.stats()["kv_used_bytes"] == expected

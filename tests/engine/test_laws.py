@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine_driving import GREEDY, drain, engine_for, ids_of, request, run
-from llm_local.engine.kv_cache import kv_bytes_per_token
+from llm_local.engine.kv_cache import kv_layout
 from llm_local.engine.runner import PackedRunner
 from llm_local.options import GenerationOptions
 from tiny_models import ARCHITECTURES, END_TOKEN, PACKED, random_prompt, reference_ids, tiny_model
@@ -174,6 +174,6 @@ def test_a_sliding_window_forgets_what_it_cannot_see(model_type):
     full_layers = (
         model.config.layer_types.count("full_attention") if model_type not in ("mistral", "starcoder2") else 0
     )
-    per_layer = kv_bytes_per_token(model) // model.config.num_hidden_layers
+    per_layer = kv_layout(model).bytes_per_token // model.config.num_hidden_layers
     windowed = 768  # a chunk of 512 and the window, rounded up
     assert peak <= per_layer * (full_layers * 1536 + (3 - full_layers) * windowed)

@@ -9,7 +9,7 @@ import torch
 
 from engine_driving import GREEDY, drain, engine_for, ids_of, request, run
 from llm_local.engine.factory import make_engine
-from llm_local.engine.kv_cache import KVBudget, SequenceKV, kv_bytes_per_token
+from llm_local.engine.kv_cache import KVBudget, KVLayout, SequenceKV, kv_layout
 from llm_local.engine.prefix_cache import MIN_MATCH_TOKENS, PrefixCache
 from llm_local.options import GenerationOptions
 from tiny_models import CONTEXT_LENGTH, END_TOKEN, PACKED, random_prompt, tiny_model
@@ -97,7 +97,7 @@ def test_a_cancelled_sequence_leaves_what_it_computed():
 
 def test_the_cache_gives_way_to_running_sequences():
     """Memory that finished sequences left is taken back before anyone waits or is refused."""
-    block = 256 * kv_bytes_per_token(tiny_model("llama"))
+    block = 256 * kv_layout(tiny_model("llama")).bytes_per_token
     engine = caching_engine(kv_limit_bytes=3 * block, prefix_cache_bytes=3 * block)
     for seed in range(6):
         prompt = random_prompt(500, seed=seed)
@@ -107,7 +107,7 @@ def test_the_cache_gives_way_to_running_sequences():
 
 
 def test_preempted_sequences_and_a_cache_agree_with_a_cold_engine():
-    block = 256 * kv_bytes_per_token(tiny_model("llama"))
+    block = 256 * kv_layout(tiny_model("llama")).bytes_per_token
     requests = [
         request(str(n), random_prompt(246, seed=n % 2), GREEDY.replace(logit_bias={END_TOKEN: -100.0}))
         for n in range(4)
@@ -128,7 +128,7 @@ def test_a_window_that_moved_on_is_not_reused_in_the_middle():
 
 def memory(budget, length):
     """One token of one layer is 8 bytes here."""
-    state = SequenceKV(budget, expected_tokens=length, bytes_per_token=8)
+    state = SequenceKV(budget, expected_tokens=length, layout=KVLayout(8, (None,)))
     state.append(0, torch.zeros(1, length, 1), torch.zeros(1, length, 1))
     return state
 
@@ -204,3 +204,58 @@ def test_the_least_recently_used_goes_first():
     cache.evict()
     assert cache.find(None, old)[1] == 100
     assert cache.find(None, new) is None
+
+
+def test_a_tree_of_many_small_steps_stays_flat():
+    """One request per keystroke: thousands of growing entries are one line, and looking beside it works."""
+    budget = KVBudget(None)
+    cache = PrefixCache(PLENTY)
+    ids = tuple(n % 7 for n in range(3000))
+    for length in range(20, 3000):
+        cache.put(None, ids[:length], memory(budget, length))
+    assert len(cache._entries) == 1
+    assert len(cache._roots[None].children) == 1
+    assert cache.find(None, (*ids[:25], 9, 9))[1] == 25
+    assert cache.find(None, ids)[1] == 2999
+
+
+def test_a_windowed_models_system_prompt_is_found_beside_the_long_chat_that_followed_it():
+    """What a longer sequence no longer has is kept in the shorter one that has it."""
+    engine, cold = caching_engine("mistral"), engine_for("mistral")
+    system = random_prompt(300)
+    run_one(engine, request("a", system))
+    long_chat = (*system, *random_prompt(600, seed=3))
+    run_one(engine, request("b", long_chat))
+    new_chat = (*system, *random_prompt(30, seed=4))
+    ids, cached = run_one(engine, request("c", new_chat))
+    assert cached == 300
+    assert ids == run_one(cold, request("c", new_chat))[0]
+
+
+def test_identical_prompts_that_preempt_each_other_stay_within_the_budget():
+    """A preempted sequence that comes back as a copy of a running one is priced with its reply."""
+    block = 256 * kv_layout(tiny_model("llama")).bytes_per_token
+    endless = GREEDY.replace(max_new_tokens=300, logit_bias={END_TOKEN: -100.0})
+    requests = [request(str(n), random_prompt(400), endless) for n in range(3)]
+    engine = caching_engine(kv_limit_bytes=6 * block, prefix_cache_bytes=3 * block)
+    for one in requests:
+        engine.submit(one)
+    outputs = {one.sequence_id: [] for one in requests}
+    while engine.has_work():
+        for step in engine.step():
+            outputs[step.sequence_id].append(step)
+        assert engine.stats()["kv_used_bytes"] <= 6 * block
+    expected = run(engine_for(), *requests)
+    assert {name: ids_of(steps) for name, steps in outputs.items()} == expected
+
+
+def test_no_memory_for_a_copy_means_reading_again(monkeypatch):
+    engine = caching_engine()
+    prompt = random_prompt(300)
+    first, _ = run_one(engine, request("a", prompt))
+
+    def no_memory(*args, **kwargs):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(SequenceKV, "fork", no_memory)
+    assert run_one(engine, request("b", prompt)) == (first, 0)

@@ -25,6 +25,7 @@ def test_greedy_tokens_of_a_batch_beside_an_engine() -> None:
 
 def test_an_end_token_ends_nothing_and_the_models_defaults_come_back() -> None:
     model = copy.deepcopy(tiny_model("llama"))
+    model.set_attn_implementation("sdpa")
     defaults = model.generation_config
     defaults.eos_token_id = list(range(model.config.vocab_size))
     model.config.eos_token_id = END_TOKEN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from engine_driving import GREEDY, drain, engine_for, ids_of, request, run
-from llm_local.engine.kv_cache import KVBudget, kv_bytes_per_token
+from llm_local.engine.kv_cache import KVBudget, kv_layout
 from llm_local.engine.protocol import PrefillStep, TokenRequest
 from llm_local.engine.scheduler import MAX_RUNNING, Scheduler
 from llm_local.engine.sequence import Sequence
@@ -116,7 +116,7 @@ def test_the_important_one_keeps_its_memory():
     low = request("low", random_prompt(250, seed=1), endless)
     high = request("high", random_prompt(250, seed=2), endless, priority=5)
     expected = run(engine_for(), low, high)
-    block = 256 * kv_bytes_per_token(tiny_model("llama"))
+    block = 256 * kv_layout(tiny_model("llama")).bytes_per_token
     engine = engine_for(kv_limit_bytes=3 * block)
     engine.submit(low)
     steps = engine.step()
@@ -135,7 +135,7 @@ def test_the_important_one_keeps_its_memory():
 def test_random_traffic_under_little_memory_all_comes_out_right():
     """Forty sequences of random sizes, owners and priorities through a budget of a few: same ids as alone."""
     rng = random.Random(1)
-    block = 256 * kv_bytes_per_token(tiny_model("gemma2"))
+    block = 256 * kv_layout(tiny_model("gemma2")).bytes_per_token
     requests = [
         request(
             str(n),

@@ -9,7 +9,7 @@ import torch
 
 from engine_driving import GREEDY, drain, ids_of, request, run
 from llm_local.engine.factory import make_engine
-from llm_local.engine.kv_cache import kv_bytes_per_token
+from llm_local.engine.kv_cache import kv_layout
 from llm_local.engine.speculative import ModelDrafter, NgramDrafter
 from llm_local.options import GenerationOptions
 from tiny_models import CONTEXT_LENGTH, END_TOKEN, PACKED, random_prompt, tiny_model
@@ -135,7 +135,7 @@ def test_caps_hold(cap):
 
 def test_with_a_prefix_cache_and_little_memory():
     """Guesses never take memory from tokens, and what is left behind is right."""
-    block = 256 * kv_bytes_per_token(tiny_model("gemma2"))
+    block = 256 * kv_layout(tiny_model("gemma2")).bytes_per_token
     requests = [
         request(str(n), repetitive_prompt(n) * 2, GREEDY.replace(max_new_tokens=30)) for n in range(4)
     ]

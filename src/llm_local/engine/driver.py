@@ -6,6 +6,7 @@ from collections import deque
 from typing import Protocol
 
 from llm_local.engine.protocol import Engine, EngineStep, TokenRequest, TokenStep
+from llm_local.errors import EngineError
 
 __all__ = ["Driver", "InlineDriver"]
 
@@ -45,6 +46,8 @@ class InlineDriver:
         """The sequence's next step, stepping the engine until there is one."""
         mailbox = self._mailboxes[sequence_id]
         while not mailbox:
+            if not self.engine.has_work():
+                raise EngineError("The sequence has no more steps.")
             self._step()
         step = mailbox.popleft()
         if isinstance(step, TokenStep) and step.last:

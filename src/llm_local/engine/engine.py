@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from collections.abc import Sequence as SequenceOf
-from typing import Protocol
 
 import torch
 
-from llm_local.engine.kv_cache import KVBudget
 from llm_local.engine.prefix_cache import PrefixCache
 from llm_local.engine.protocol import EngineStep, PrefillStep, TokenRequest, TokenStep
 from llm_local.engine.scheduler import Scheduler
-from llm_local.engine.sequence import Chunk, Sequence, SequenceState
+from llm_local.engine.sequence import Chunk, Runner, Sequence
 from llm_local.engine.speculative import Drafter
 from llm_local.errors import (
     ContextLengthExceeded,
@@ -21,25 +20,15 @@ from llm_local.errors import (
     InsufficientMemory,
     InvalidRequest,
     LocalLLMError,
+    NumericalError,
 )
 from llm_local.events import FinishReason, TokenLogprob
 from llm_local.sampling.logprobs import token_logprob
-from llm_local.sampling.sampler import Sampled, Sampler
+from llm_local.sampling.sampler import Sampled, Sampler, check_finite
 
-__all__ = ["BatchEngine", "Runner"]
+__all__ = ["BatchEngine"]
 
-
-class Runner(Protocol):
-    """Takes chunks through the model and keeps what the model remembers of each sequence."""
-
-    budget: KVBudget
-    max_chunk_tokens: int | None
-
-    def new_state(self, expected_tokens: int) -> SequenceState:
-        """Memory for one new sequence."""
-
-    def run(self, chunks: SequenceOf[Chunk]) -> torch.Tensor:
-        """One forward pass: logits `[sum of num_logits, vocab]`, float32 on the CPU."""
+logger = logging.getLogger(__name__)
 
 
 class BatchEngine:
@@ -62,6 +51,7 @@ class BatchEngine:
         self._clock = clock
         self._scheduler = Scheduler(runner.budget, runner.max_chunk_tokens, prefix_cache)
         self._sequences: dict[str, Sequence] = {}
+        self._outbox: list[EngineStep] = []
 
     def submit(self, request: TokenRequest) -> None:
         """Queue a sequence; see `protocol.Engine.submit` for what is refused."""
@@ -78,29 +68,31 @@ class BatchEngine:
 
     def step(self) -> list[EngineStep]:
         """Schedule, run, postprocess."""
-        outputs = self._end_cancelled()
+        now = self._clock()
+        self._end_cancelled()
         chunks = self._scheduler.schedule(self._drafts())
         if chunks:
-            now = self._clock()
             for chunk in chunks:
                 if chunk.sequence.scheduled_at is None:
                     chunk.sequence.scheduled_at = now
-            return outputs + self._run(chunks)
-        stuck = self._scheduler.stuck()
-        if stuck is not None:
-            outputs.append(
+            self._run(chunks)
+        else:
+            stuck = self._scheduler.stuck()
+            if stuck is not None:
                 self._fail(stuck, self._out_of_memory(stuck.state.bytes_to_append(stuck.num_pending)))
-            )
+        # only now: what happened before an interruption is not lost, the next step delivers it
+        outputs, self._outbox = self._outbox, []
         return outputs
 
     def cancel(self, sequence_id: str) -> None:
-        """Mark a sequence; the next step ends it. Only sets a flag, so any thread may call it."""
-        if sequence_id in self._sequences:
-            self._sequences[sequence_id].cancelled = True
+        """Mark a sequence; the next step ends it. Only sets a flag, so a signal handler may call it."""
+        sequence = self._sequences.get(sequence_id)
+        if sequence is not None:
+            sequence.cancelled = True
 
     def has_work(self) -> bool:
-        """True while a sequence waits or runs."""
-        return bool(self._sequences)
+        """True while a sequence waits or runs, or has steps to deliver."""
+        return bool(self._sequences or self._outbox)
 
     def stats(self) -> Mapping[str, int]:
         """Counts now. `kv_used_bytes` includes the prefix cache; `kv_limit_bytes` is -1 without a limit."""
@@ -153,68 +145,86 @@ class BatchEngine:
         )
 
     def _drafts(self) -> dict[str, list[int]]:
-        """Guesses for the sequences that decode, where speculation is on."""
+        """Guesses for the sequences that decode, where speculation is on; a drafter that fails has none."""
         decoding = [sequence for sequence in self._scheduler.running if sequence.decoding]
-        return self._drafter.propose(decoding) if self._drafter is not None and decoding else {}
+        if self._drafter is None or not decoding:
+            return {}
+        try:
+            return self._drafter.propose(decoding)
+        except Exception:
+            logger.warning("guessing ahead failed; this step goes on without it", exc_info=True)
+            return {}
 
-    def _end_cancelled(self) -> list[EngineStep]:
-        cancelled = [s for s in self._sequences.values() if s.cancelled]
-        return [self._end(sequence, finish_reason="cancelled") for sequence in cancelled]
+    def _end_cancelled(self) -> None:
+        for sequence in [s for s in self._sequences.values() if s.cancelled]:
+            self._end(sequence, finish_reason="cancelled")
 
-    def _run(self, chunks: list[Chunk]) -> list[EngineStep]:
+    def _run(self, chunks: list[Chunk]) -> None:
         """One forward pass; when it fails as a whole, each sequence alone, so that only the guilty ones fail."""
         try:
             logits = self._runner.run(chunks)
+            if len(logits) != sum(chunk.num_logits for chunk in chunks):
+                raise EngineError("The model returned logits for another number of tokens than asked for.")
         except BaseException as error:
-            for chunk in chunks:
-                if not chunk.sequence.state.rollback(chunk.sequence.num_computed):
-                    chunk.sequence.num_computed = 0
+            alone = [self._rolled_back(chunk) for chunk in chunks]
             if not isinstance(error, Exception):
                 raise  # Ctrl-C: nothing half-written stays behind
             if len(chunks) == 1:
-                return [self._fail(chunks[0].sequence, error)]
-            # without their guesses, and whole again where everything had to be forgotten
-            alone = [
-                Chunk(c.sequence, c.num_pending if c.sequence.num_computed else c.sequence.num_pending)
-                for c in chunks
-            ]
-            return [output for chunk in alone for output in self._run([chunk])]
-        return self._postprocess(chunks, logits)
+                self._fail(chunks[0].sequence, error)
+            else:
+                for chunk in alone:
+                    self._run([chunk])
+        else:
+            self._postprocess(chunks, logits)
 
-    def _postprocess(self, chunks: list[Chunk], logits: torch.Tensor) -> list[EngineStep]:
+    def _rolled_back(self, chunk: Chunk) -> Chunk:
+        """The chunk to try again after a failed forward: without guesses, and whole where all had to be forgotten."""
+        sequence = chunk.sequence
+        if sequence.state.rollback(sequence.num_computed):
+            return Chunk(sequence, chunk.num_pending)
+        sequence.num_computed = 0
+        return Chunk(sequence, sequence.num_pending)
+
+    def _postprocess(self, chunks: list[Chunk], logits: torch.Tensor) -> None:
         """Sample for every chunk that reached its sequence's end; report progress for the others."""
-        outputs: list[EngineStep] = []
         for chunk, rows in zip(chunks, logits.split([chunk.num_logits for chunk in chunks]), strict=True):
             sequence, completes = chunk.sequence, chunk.completes
-            scored = self._score(chunk, rows)
+            try:
+                scored = self._score(chunk, rows)
+            except NumericalError as error:
+                self._fail(sequence, error)
+                continue
             sequence.num_computed += chunk.num_pending
             if sequence.num_completion_tokens == 0:
                 done, total = sequence.num_computed, sequence.num_prompt_tokens
-                outputs.append(PrefillStep(sequence.sequence_id, done, total, scored))
+                self._outbox.append(PrefillStep(sequence.sequence_id, done, total, scored))
             if completes:
-                outputs += self._confirm(sequence, chunk.drafts, rows[-1 - len(chunk.drafts) :])
-        return outputs
+                self._confirm(sequence, chunk.drafts, rows[-1 - len(chunk.drafts) :])
 
-    def _confirm(self, sequence: Sequence, drafts: SequenceOf[int], rows: torch.Tensor) -> list[TokenStep]:
+    def _confirm(self, sequence: Sequence, drafts: SequenceOf[int], rows: torch.Tensor) -> None:
         """Sample after the last token, and after each guess as long as the guesses are what was sampled.
 
         `rows` `[1 + guesses, vocab]`.
         """
-        outputs: list[TokenStep] = []
         sequence.num_drafted += len(drafts)
         for row, guess in zip(rows, [*drafts, None], strict=True):
             step = self._advance(sequence, row)
-            outputs.append(step)
-            if step.last or step.token_id != guess:
+            if step.last:
+                return
+            self._outbox.append(step)
+            if step.token_id != guess:
                 break
             sequence.num_accepted += 1
             sequence.num_computed += 1
-        if drafts and not outputs[-1].last:
+        if drafts:
             sequence.state.rollback(sequence.num_computed)
-        return outputs
 
     def _score(self, chunk: Chunk, rows: torch.Tensor) -> tuple[TokenLogprob, ...]:
-        """Log-probabilities of the prompt tokens that follow each of the chunk's, `rows` `[length, vocab]`."""
+        """Log-probabilities of the prompt tokens that follow each of the chunk's, `rows` `[length, vocab]`.
+
+        Raises:
+            NumericalError: a row is not finite.
+        """
         sequence = chunk.sequence
         if not sequence.request.prompt_logprobs:
             return ()
@@ -223,13 +233,15 @@ class BatchEngine:
         positions = range(max(first, sequence.num_scored), end)
         sequence.num_scored = max(sequence.num_scored, end)
         num_top = sequence.request.options.top_logprobs
-        return tuple(
-            token_logprob(rows[position - first], sequence.tokens[position], num_top)
-            for position in positions
-        )
+        scored = []
+        for position in positions:
+            row = rows[position - first]
+            check_finite(row)
+            scored.append(token_logprob(row, sequence.tokens[position], num_top))
+        return tuple(scored)
 
     def _advance(self, sequence: Sequence, logits: torch.Tensor) -> TokenStep:
-        """Sample one token and end the sequence when it is the last."""
+        """Sample one token; the last one ends the sequence and is delivered here."""
         mask = sequence.request.mask
         try:
             sampled = sequence.sampler.sample(logits, None if mask is None else mask.allowed())
@@ -265,7 +277,7 @@ class BatchEngine:
         if self._drafter is not None:
             self._drafter.forget(sequence)
         del self._sequences[sequence.sequence_id]
-        return TokenStep(
+        step = TokenStep(
             sequence.sequence_id,
             None if sampled is None else sampled.token_id,
             None if sampled is None else sampled.logprob,
@@ -273,3 +285,5 @@ class BatchEngine:
             error=error,
             report=sequence.report(self._clock()),
         )
+        self._outbox.append(step)
+        return step

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 
-from llm_local.engine.engine import BatchEngine, Runner
-from llm_local.engine.kv_cache import KVBudget
+from llm_local.engine.attention import ATTENTION_NAME
+from llm_local.engine.engine import BatchEngine
+from llm_local.engine.kv_cache import KVBudget, SequenceKV, kv_layout
 from llm_local.engine.prefix_cache import PrefixCache
 from llm_local.engine.protocol import TokenRequest
 from llm_local.engine.runner import PackedRunner
-from llm_local.engine.sequence import Chunk, Sequence
+from llm_local.engine.sequence import Chunk, Runner, Sequence
 from llm_local.engine.speculative import Drafter
 from llm_local.engine.universal import UniversalRunner
 from llm_local.options import GenerationOptions
@@ -91,6 +93,8 @@ def make_engine(
 
 def make_runner(model: Any, budget: KVBudget) -> Runner:
     """The packed runner where it is right for the model, else the universal one; the choice is logged."""
+    if model.config._attn_implementation == ATTENTION_NAME:  # of an engine before this one
+        model.set_attn_implementation("sdpa" if getattr(model, "_supports_sdpa", False) else "eager")
     reason = _why_not_packed(model)
     if reason:
         logger.info("%s models run one sequence at a time: %s", model.config.model_type, reason)
@@ -101,31 +105,42 @@ def make_runner(model: Any, budget: KVBudget) -> Runner:
 def _why_not_packed(model: Any) -> str:
     """Why the packed forward is not right for a model; empty when it is. Unproven architectures are probed."""
     config = model.config.get_text_config()
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
-    if rope in LENGTH_DEPENDENT_ROPE:
-        return f"its {rope} rotary embedding depends on the length of the whole input"
+    rope = _rope_types(getattr(config, "rope_parameters", None) or {}) & LENGTH_DEPENDENT_ROPE
+    if rope:
+        return f"its {', '.join(sorted(rope))} rotary embedding depends on the length of the whole input"
     foreign = set(getattr(config, "layer_types", None) or ()) - ATTENTION_LAYERS
     if foreign:
         return f"it has layers of type {', '.join(sorted(foreign))}"
-    if config.model_type in PROVEN:
-        return ""
     if not getattr(model, "_supports_attention_backend", False):
         return "it does not use the common attention interface"
-    return _probe(model)
+    windowed = any(window is not None for window in kv_layout(model).windows)
+    return "" if config.model_type in PROVEN and not windowed else _probe(model)
+
+
+def _rope_types(parameters: Mapping[str, Any]) -> set[str]:
+    """The kinds of rotary embedding, also where each kind of layer has its own."""
+    nested = [_rope_types(value) for value in parameters.values() if isinstance(value, Mapping)]
+    return set().union({str(parameters.get("rope_type", "default"))}, *nested)
 
 
 def _probe(model: Any) -> str:
-    """Compare logits of the packed forward with the model's own; what is wrong with them, or nothing."""
-    prompts = _probe_prompts(_vocab_size(model))
+    """Compare logits of the packed forward with the model's own; what is wrong with them, or nothing.
+
+    A probe is shorter than a window, so the windows themselves must have come down to the attention function: some
+    models keep theirs in the mask, which the packed forward does without.
+    """
     implementation = model.config._attn_implementation
-    expected = [_plain_logits(model, prompt) for prompt in prompts]
     try:
-        actual = _packed_logits(PackedRunner(model, KVBudget(None)), prompts)
+        prompts = _probe_prompts(_vocab_size(model))
+        expected = [_plain_logits(model, prompt) for prompt in prompts]
+        actual, windows = _packed_logits(PackedRunner(model, KVBudget(None)), prompts)
     except Exception as error:  # whatever it is, it means that this architecture does not fit
         logger.debug("packed probe failed", exc_info=error)
         return f"its packed forward fails with {type(error).__name__}"
     finally:
         model.set_attn_implementation(implementation)
+    if windows != kv_layout(model).windows:
+        return "its sliding windows do not reach the attention function"
     tolerance = TOLERANCE.get(model.dtype, max(TOLERANCE.values()))
     for one, other in zip(expected, actual, strict=True):
         if float((one - other).abs().max()) > tolerance * float(one.std()):
@@ -134,7 +149,8 @@ def _probe(model: Any) -> str:
 
 
 def _vocab_size(model: Any) -> int:
-    return int(model.get_output_embeddings().weight.shape[0])
+    head = model.get_output_embeddings()
+    return int(model.config.get_text_config().vocab_size if head is None else head.weight.shape[0])
 
 
 def _probe_prompts(vocab_size: int) -> list[list[int]]:
@@ -149,8 +165,13 @@ def _plain_logits(model: Any, prompt: list[int]) -> torch.Tensor:
     return output.logits[0, -1].float().cpu()
 
 
-def _packed_logits(runner: PackedRunner, prompts: list[list[int]]) -> list[torch.Tensor]:
-    """Logits after each prompt; the first prompt runs in two chunks, the second beside the first chunk."""
+def _packed_logits(
+    runner: PackedRunner, prompts: list[list[int]]
+) -> tuple[list[torch.Tensor], tuple[int | None, ...]]:
+    """Logits after each prompt, and each layer's window as the attention function was told.
+
+    The first prompt runs in two chunks, the second beside the first chunk.
+    """
     options = GenerationOptions(temperature=0)
     first, second = (
         Sequence(
@@ -164,7 +185,9 @@ def _packed_logits(runner: PackedRunner, prompts: list[list[int]]) -> list[torch
     try:
         beside = runner.run([Chunk(first, 4), Chunk(second, second.num_pending)])
         first.num_computed = 4
-        return [runner.run([Chunk(first, first.num_pending)])[0], beside[0]]
+        logits = [runner.run([Chunk(first, first.num_pending)])[0], beside[0]]
+        windows = cast(SequenceKV, first.state).windows
+        return logits, tuple(windows[index] for index in sorted(windows))
     finally:
         first.state.free()
         second.state.free()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-__all__ = ["KVBudget", "SequenceKV", "kv_bytes_per_token"]
+__all__ = ["KVBudget", "KVLayout", "SequenceKV", "kv_layout"]
 
 # Storage comes in pieces of this many tokens: room for a short reply, so that a chat turn allocates once.
 ALLOCATION_TOKENS = 256
@@ -25,6 +26,24 @@ class KVBudget:
     def fits(self, num_bytes: int) -> bool:
         """True when `num_bytes` more stay within the limit."""
         return self.limit_bytes is None or self.used_bytes + num_bytes <= self.limit_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KVLayout:
+    """What keys and values cost: bytes of one token in one layer, and each layer's sliding window in tokens."""
+
+    layer_bytes: int
+    windows: tuple[int | None, ...]
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes one token costs in all layers, as long as it lies in every window."""
+        return self.layer_bytes * len(self.windows)
+
+    def first_bytes(self, num_new: int, expected_tokens: int) -> int:
+        """Bytes the first append of `num_new` tokens allocates, with room for `expected_tokens`."""
+        capacities = (_first_capacity(num_new, expected_tokens, window) for window in self.windows)
+        return self.layer_bytes * sum(capacities)
 
 
 class _LayerKV:
@@ -66,6 +85,10 @@ class _LayerKV:
         self.values[:, here] = values
         self.length += keys.shape[1]
 
+    def has(self, length: int) -> bool:
+        """True when nothing is gone that the token after the first `length` could see."""
+        return self.start <= self.first_visible(length) and length <= self.length
+
     def continued(self, capacity: int, start: int, end: int) -> _LayerKV:
         """A layer with room for `capacity` tokens that holds a copy of the positions from `start` to `end`."""
         layer = _LayerKV(_empty(self.keys, capacity), _empty(self.values, capacity), self.window)
@@ -81,11 +104,16 @@ class SequenceKV:
     n tokens copies O(n) in total. Layers appear at their first append: their shapes are the model's business.
     """
 
-    def __init__(self, budget: KVBudget, expected_tokens: int, bytes_per_token: int) -> None:
+    def __init__(self, budget: KVBudget, expected_tokens: int, layout: KVLayout) -> None:
         self._budget = budget
         self._expected_tokens = expected_tokens
-        self._bytes_per_token = bytes_per_token
+        self._layout = layout
         self._layers: dict[int, _LayerKV] = {}
+
+    @property
+    def windows(self) -> dict[int, int | None]:
+        """The sliding window of each layer that has been written to."""
+        return {index: layer.window for index, layer in self._layers.items()}
 
     @property
     def num_bytes(self) -> int:
@@ -106,12 +134,9 @@ class SequenceKV:
         return layer.read(max(first, layer.start), layer.length)
 
     def bytes_to_append(self, num_new: int) -> int:
-        """Bytes the next append of `num_new` tokens to every layer will add to the budget.
-
-        Before the first append this is the price without sliding windows, an upper bound.
-        """
+        """Bytes the next append of `num_new` tokens to every layer will add to the budget."""
         if not self._layers:
-            return _rounded(max(num_new, self._expected_tokens)) * self._bytes_per_token
+            return self._layout.first_bytes(num_new, self._expected_tokens)
         return sum(
             layer.num_bytes // layer.capacity * (self._capacity(layer, num_new) - layer.capacity)
             for layer in self._layers.values()
@@ -126,21 +151,33 @@ class SequenceKV:
             layer.length = min(layer.length, length)
         return True
 
-    def fork(self, source: SequenceKV, length: int) -> bool:
-        """Start as a copy of the first `length` tokens of another sequence. False: it no longer has all of them."""
-        layers = source._layers
-        if any(layer.start > layer.first_visible(length) for layer in layers.values()):
-            return False
-        for index, layer in layers.items():
-            start = layer.first_visible(length)
-            capacity = _rounded(max(self._expected_tokens, length + 1) - start)
-            self._put(index, layer.continued(capacity, start, length))
-        return True
+    def can_fork(self, length: int) -> bool:
+        """True when another sequence can start from this one's first `length` tokens."""
+        return bool(self._layers) and all(layer.has(length) for layer in self._layers.values())
 
-    def beginning(self, length: int) -> SequenceKV | None:
-        """A copy of the first `length` tokens that takes no more room than they need; None when some are gone."""
-        copy = SequenceKV(self._budget, length, self._bytes_per_token)
-        return copy if copy.fork(self, length) else None
+    def bytes_to_fork(self, length: int, room: int) -> int:
+        """Bytes that a copy of the first `length` tokens takes, with room for `room` tokens."""
+        return sum(
+            layer.num_bytes // layer.capacity * _rounded(room - layer.first_visible(length))
+            for layer in self._layers.values()
+        )
+
+    def fork(self, source: SequenceKV, length: int, room: int) -> None:
+        """Start as a copy of the first `length` tokens of another sequence (see `can_fork`), all or nothing."""
+        copies = {
+            index: layer.continued(
+                _rounded(room - layer.first_visible(length)), layer.first_visible(length), length
+            )
+            for index, layer in source._layers.items()
+        }
+        for index, layer in copies.items():
+            self._put(index, layer)
+
+    def shrink(self, length: int) -> None:
+        """Keep the first `length` tokens (see `can_fork`) and no room beyond them, layer by layer."""
+        for index, layer in list(self._layers.items()):
+            start = layer.first_visible(length)
+            self._put(index, layer.continued(_rounded(length - start), start, length))
 
     def free(self) -> None:
         """Give everything back to the budget. The sequence can start again from nothing."""
@@ -160,8 +197,7 @@ class SequenceKV:
         num_new = keys.shape[1]
         layer = self._layers.get(index)
         if layer is None:
-            tokens = self._expected_tokens if window is None else min(self._expected_tokens, window + num_new)
-            capacity = _rounded(max(tokens, num_new))
+            capacity = _first_capacity(num_new, self._expected_tokens, window)
             layer = self._put(index, _LayerKV(_empty(keys, capacity), _empty(values, capacity), window))
         elif layer.length - layer.start + num_new > layer.capacity:
             # full: move what can still be seen to the front of a new storage
@@ -177,19 +213,33 @@ class SequenceKV:
         return layer
 
 
-def kv_bytes_per_token(model: Any) -> int:
-    """Bytes of keys and values one token costs in all layers, from the model's configuration."""
+def kv_layout(model: Any) -> KVLayout:
+    """The layout of a model's keys and values, from its configuration."""
     config = model.config.get_text_config()
     num_heads = getattr(config, "num_attention_heads", None)
     if not num_heads:
-        return 0  # no attention, no growing memory
+        return KVLayout(0, ())  # no attention, no growing memory
     heads = getattr(config, "num_key_value_heads", None) or num_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // num_heads
     # multi-head latent attention has keys and values of different sizes
     key_dim = getattr(config, "qk_head_dim", None) or head_dim
     value_dim = getattr(config, "v_head_dim", None) or head_dim
-    itemsize: int = model.dtype.itemsize
-    return int(config.num_hidden_layers * heads * (key_dim + value_dim) * itemsize)
+    return KVLayout(heads * (key_dim + value_dim) * model.dtype.itemsize, _windows(config))
+
+
+def _windows(config: Any) -> tuple[int | None, ...]:
+    """Each layer's sliding window, None where it sees everything."""
+    window = getattr(config, "sliding_window", None)
+    if not window or getattr(config, "use_sliding_window", True) is False:
+        return (None,) * config.num_hidden_layers
+    layer_types = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
+    return tuple(window if layer_type == "sliding_attention" else None for layer_type in layer_types)
+
+
+def _first_capacity(num_new: int, expected_tokens: int, window: int | None) -> int:
+    """Tokens of storage a layer starts with: no more than a window and the new ones, where it has a window."""
+    expected = expected_tokens if window is None else min(expected_tokens, window + num_new)
+    return _rounded(max(expected, num_new))
 
 
 def _rounded(num_tokens: int) -> int:

@@ -44,10 +44,12 @@ class _Node:
 
     def entries(self) -> Iterator[_Entry]:
         """Every entry at or below this point."""
-        if self.entry is not None:
-            yield self.entry
-        for child in self.children.values():
-            yield from child.entries()
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            if node.entry is not None:
+                yield node.entry
+            stack.extend(node.children.values())
 
 
 class PrefixCache:
@@ -70,14 +72,17 @@ class PrefixCache:
 
     def find(self, owner: str | None, token_ids: Sequence[int]) -> tuple[SequenceKV, int] | None:
         """The memory that begins with most of `token_ids`, and how many of them it has; None when too few."""
-        node, matched = self._walk(owner, token_ids)
-        if node is None or matched < MIN_MATCH_TOKENS:
-            return None
-        entry = next(node.entries())
-        entry.used_at = next(self._clock)
-        if matched < len(entry.token_ids):
-            entry.shared = max(entry.shared, matched)
-        return entry.state, matched
+        path, matched = self._walk(owner, token_ids)
+        below = ((entry, matched) for node in path[-1:] for entry in node.entries())
+        # where windows moved on, a shorter sequence that ended earlier may still do
+        before = ((n.entry, len(n.entry.token_ids)) for n in reversed(path[:-1]) if n.entry is not None)
+        for entry, length in itertools.chain(below, before):
+            if length >= MIN_MATCH_TOKENS and entry.state.can_fork(length):
+                entry.used_at = next(self._clock)
+                if length < len(entry.token_ids):
+                    entry.shared = max(entry.shared, length)
+                return entry.state, length
+        return None
 
     def put(self, owner: str | None, token_ids: Sequence[int], state: SequenceKV) -> None:
         """Take over the memory of a finished sequence whose first `len(token_ids)` tokens are all computed."""
@@ -85,8 +90,7 @@ class PrefixCache:
         if len(token_ids) < MIN_MATCH_TOKENS or state.num_bytes > self._limit_bytes:
             state.free()
             return
-        entry = _Entry(owner, tuple(token_ids), state, next(self._clock))
-        self._insert(entry)
+        self._insert(_Entry(owner, tuple(token_ids), state, next(self._clock)))
         while self.num_bytes > self._limit_bytes:
             self.evict()
 
@@ -96,10 +100,10 @@ class PrefixCache:
             return False
         entry = min(self._entries, key=lambda e: e.used_at)
         self._remove(entry)
-        beginning = self._beginning(entry) if entry.shared else None
-        entry.state.free()
-        if beginning is not None:
-            self._insert(beginning)
+        if entry.shared and _shrinks(entry):
+            self._insert(entry)
+        else:
+            entry.state.free()
         return True
 
     def clear(self) -> None:
@@ -109,35 +113,26 @@ class PrefixCache:
         self._entries.clear()
         self._roots.clear()
 
-    def _beginning(self, entry: _Entry) -> _Entry | None:
-        """A smaller entry with the part that others came back for; None when it would not be smaller."""
-        state = entry.state.beginning(entry.shared)
-        if state is None:
-            return None
-        if state.num_bytes >= entry.state.num_bytes:
-            state.free()
-            return None
-        return _Entry(entry.owner, entry.token_ids[: entry.shared], state, entry.used_at)
-
-    def _walk(self, owner: str | None, token_ids: Sequence[int]) -> tuple[_Node | None, int]:
-        """The deepest node below which everything shares the first ids, and how many ids it shares."""
+    def _walk(self, owner: str | None, token_ids: Sequence[int]) -> tuple[list[_Node], int]:
+        """The nodes on the way, the last one being where everything below shares most ids; and how many it shares."""
         node, matched = self._roots.get(owner), 0
+        path = [] if node is None else [node]
         while node is not None and matched < len(token_ids):
             child = node.children.get(token_ids[matched])
             if child is None:
                 break
             common = common_length(child.edge, token_ids[matched : matched + len(child.edge)])
             node, matched = child, matched + common
+            path.append(node)
             if common < len(child.edge):
                 break
-        return node, matched
+        return path, matched
 
     def _insert(self, entry: _Entry) -> None:
-        node, start = self._roots.setdefault(entry.owner, _Node(())), 0
-        token_ids = entry.token_ids
+        root = node = self._roots.setdefault(entry.owner, _Node(()))
+        start, token_ids = 0, entry.token_ids
         while start < len(token_ids):
-            # what this entry continues is contained in it
-            self._drop(node)
+            self._replace(node, entry)
             child = node.children.get(token_ids[start])
             if child is None:
                 child = node.children[token_ids[start]] = _Node(token_ids[start:])
@@ -145,32 +140,62 @@ class PrefixCache:
             if common < len(child.edge):
                 child = _split(node, child, common)
             node, start = child, start + common
-        self._drop(node)
-        if node.children:
-            entry.state.free()  # a longer entry has it all
+        if any(other.state.can_fork(len(token_ids)) for other in node.entries() if other is not node.entry):
+            entry.state.free()  # a longer one has it all
         else:
+            self._replace(node, entry)
             node.entry = entry
             self._entries.add(entry)
+        _compact(root, token_ids)
 
-    def _drop(self, node: _Node) -> None:
-        if node.entry is not None:
-            self._entries.discard(node.entry)
-            node.entry.state.free()
+    def _replace(self, node: _Node, entry: _Entry) -> None:
+        """Drop what a new entry at or below `node` makes useless."""
+        old = node.entry
+        if old is not None and entry.state.can_fork(len(old.token_ids)):
+            self._entries.discard(old)
+            old.state.free()
             node.entry = None
 
     def _remove(self, entry: _Entry) -> None:
         """Take an entry out of its tree and prune the branch that led only to it."""
         self._entries.discard(entry)
-        node, start = self._roots[entry.owner], 0
-        branch, key = node, entry.token_ids[0]
-        while start < len(entry.token_ids):
-            if len(node.children) > 1 or node is self._roots[entry.owner]:
-                branch, key = node, entry.token_ids[start]
-            node = node.children[entry.token_ids[start]]
-            start += len(node.edge)
-        del branch.children[key]
-        if not self._roots[entry.owner].children:
+        root = self._roots[entry.owner]
+        path, _ = self._walk(entry.owner, entry.token_ids)
+        path[-1].entry = None
+        for parent, node in zip(reversed(path[:-1]), reversed(path), strict=False):
+            if node.entry is not None or node.children:
+                break
+            del parent.children[node.edge[0]]
+        _compact(root, entry.token_ids)
+        if not root.children:
             del self._roots[entry.owner]
+
+
+def _shrinks(entry: _Entry) -> bool:
+    """Cut an entry down to the part that others came back for; False when that saves nothing or is not possible."""
+    state, before = entry.state, entry.state.num_bytes
+    if not state.can_fork(entry.shared) or state.bytes_to_fork(entry.shared, entry.shared) >= before:
+        return False
+    try:
+        state.shrink(entry.shared)
+    except (RuntimeError, MemoryError):  # no memory for the smaller copy either
+        return False
+    entry.token_ids, entry.shared = entry.token_ids[: entry.shared], 0
+    return True
+
+
+def _compact(root: _Node, token_ids: Sequence[int]) -> None:
+    """Join what lies in one line on the way along `token_ids`, so that the tree is no deeper than it branches."""
+    node, start = root, 0
+    while start < len(token_ids):
+        child = node.children.get(token_ids[start])
+        if child is None:
+            return
+        while child.entry is None and len(child.children) == 1:
+            (only,) = child.children.values()
+            child.edge += only.edge
+            child.children, child.entry = only.children, only.entry
+        node, start = child, start + len(child.edge)
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:

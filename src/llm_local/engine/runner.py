@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 
 from llm_local.engine.attention import ATTENTION_NAME, Segment, register
-from llm_local.engine.kv_cache import KVBudget, SequenceKV, kv_bytes_per_token
+from llm_local.engine.kv_cache import KVBudget, SequenceKV, kv_layout
 from llm_local.engine.sequence import Chunk
 from llm_local.engine.threads import threads_for, use_threads
 
@@ -27,12 +27,12 @@ class PackedRunner:
         self._model = model
         self._device = model.device
         self._num_threads = threads_for(model)
-        self._bytes_per_token = kv_bytes_per_token(model)
+        self.layout = kv_layout(model)
         self.budget = budget
 
     def new_state(self, expected_tokens: int) -> SequenceKV:
         """Empty keys and values for one sequence."""
-        return SequenceKV(self.budget, expected_tokens, self._bytes_per_token)
+        return SequenceKV(self.budget, expected_tokens, self.layout)
 
     def run(self, chunks: SequenceOf[Chunk]) -> torch.Tensor:
         """One forward pass. Returns logits `[sum of num_logits, vocab]`, float32 on the CPU, in chunk order."""
@@ -53,7 +53,7 @@ class PackedRunner:
                 input_ids=self._row(token_ids),
                 position_ids=self._row(positions),
                 use_cache=False,
-                logits_to_keep=torch.tensor(kept, dtype=torch.long, device=self._device),
+                logits_to_keep=torch.tensor(kept, dtype=torch.long),  # on the CPU: any device's rows take it
                 segments=segments,
             )
         return output.logits[0].float().cpu()

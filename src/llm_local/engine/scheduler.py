@@ -10,6 +10,7 @@ computed again later, with the tokens it has sampled.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 from types import MappingProxyType
@@ -20,6 +21,8 @@ from llm_local.engine.prefix_cache import MIN_MATCH_TOKENS, PrefixCache, common_
 from llm_local.engine.sequence import Chunk, Sequence
 
 __all__ = ["MAX_RUNNING", "Scheduler"]
+
+logger = logging.getLogger(__name__)
 
 NO_DRAFTS: Final[Mapping[str, SequenceOf[int]]] = MappingProxyType({})
 
@@ -104,15 +107,13 @@ class Scheduler:
         left = self._max_chunk_tokens
         reading = [sequence for sequence in self.running if sequence.num_pending > 1]
         for sequence in [*self._in_turn(reading), *self._in_turn(self.waiting)]:
-            length = sequence.num_pending if left is None else min(left, sequence.num_pending)
-            # the first chunk allocates for the whole prompt, so this is asked in earnest once per prompt
-            if length == 0 or not self._fits(promised_bytes + sequence.state.bytes_to_append(length)):
+            if left == 0 or (
+                sequence not in self.running and not self._admit(sequence, left, promised_bytes)
+            ):
                 break
-            if sequence not in self.running:
-                if len(self.running) == MAX_RUNNING:
-                    break
-                self._admit(sequence)
-                length = min(length, sequence.num_pending)
+            length = _chunk_length(sequence, left)
+            if not self._fits(promised_bytes + sequence.state.bytes_to_append(length)):
+                break
             promised_bytes += sequence.state.bytes_to_append(length)
             chunks.append(Chunk(sequence, length))
             if left is None:
@@ -124,26 +125,50 @@ class Scheduler:
         """Higher priority first, then the owner with fewer tokens served; equals keep their order."""
         return sorted(sequences, key=lambda s: (-s.request.priority, self._num_served[s.request.owner]))
 
-    def _admit(self, sequence: Sequence) -> None:
-        """Start a sequence, as a copy of the longest computed beginning that its owner has, running or finished."""
-        if self.prefix_cache is not None and not sequence.request.prompt_logprobs:
-            owner = sequence.request.owner
-            # the last token always runs: its logits give the next one
-            wanted = sequence.tokens[:-1]
-            candidates = [
-                (common_length(other.tokens[: other.num_computed], wanted), other.state)
-                for other in self.running
-                if other.request.owner == owner
-            ]
-            found = self.prefix_cache.find(owner, wanted)
-            if found is not None:
-                candidates.append((found[1], found[0]))
-            length, source = max(candidates, key=lambda c: c[0], default=(0, None))
-            state = cast(SequenceKV, sequence.state)
-            if length >= MIN_MATCH_TOKENS and state.fork(cast(SequenceKV, source), length):
+    def _admit(self, sequence: Sequence, left: int | None, promised_bytes: int) -> bool:
+        """Start a sequence where there is room, as a copy of the longest computed beginning that its owner has."""
+        if len(self.running) == MAX_RUNNING:
+            return False
+        room = len(sequence.tokens) + 1
+        while True:
+            # looked for again after every eviction, which may have taken what was found
+            source, length = self._reusable(sequence)
+            if source is None:
+                need_bytes = sequence.state.bytes_to_append(_chunk_length(sequence, left))
+            else:
+                need_bytes = source.bytes_to_fork(length, room)
+            if self.budget.fits(promised_bytes + need_bytes):
+                break
+            if self.prefix_cache is None or not self.prefix_cache.evict():
+                return False
+        if source is not None:
+            try:
+                cast(SequenceKV, sequence.state).fork(source, length, room)
                 sequence.start_at(length)
+            except (RuntimeError, MemoryError):
+                logger.warning("no memory to reuse a computed beginning; reading it again", exc_info=True)
         self.waiting.remove(sequence)
         self.running.append(sequence)
+        return True
+
+    def _reusable(self, sequence: Sequence) -> tuple[SequenceKV | None, int]:
+        """The memory, of a running or finished sequence, that has most of this one's first tokens, and how many."""
+        if self.prefix_cache is None or sequence.request.prompt_logprobs:
+            return None, 0
+        owner = sequence.request.owner
+        # the last token always runs: its logits give the next one
+        wanted = sequence.tokens[:-1]
+        best: tuple[SequenceKV | None, int] = (None, MIN_MATCH_TOKENS - 1)
+        found = self.prefix_cache.find(owner, wanted)
+        if found is not None:
+            best = found
+        for other in self.running:
+            if other.request.owner == owner:
+                length = common_length(other.tokens[: other.num_computed], wanted)
+                state = cast(SequenceKV, other.state)
+                if length > best[1] and state.can_fork(length):
+                    best = (state, length)
+        return best
 
     def _fits(self, num_bytes: int) -> bool:
         """True when there is room, made by forgetting what finished sequences left where needed."""
@@ -161,3 +186,7 @@ class Scheduler:
         victim.restart()
         self.waiting.insert(0, victim)
         return victim
+
+
+def _chunk_length(sequence: Sequence, left: int | None) -> int:
+    return sequence.num_pending if left is None else min(left, sequence.num_pending)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+
+from llm_local.engine.kv_cache import KVBudget
 from llm_local.engine.protocol import SequenceReport, TokenRequest
 from llm_local.events import Timings, Usage
 from llm_local.sampling.sampler import Sampler
 
-__all__ = ["Chunk", "Sequence", "SequenceState"]
+__all__ = ["Chunk", "Runner", "Sequence", "SequenceState"]
 
 
 class SequenceState(Protocol):
@@ -27,6 +31,19 @@ class SequenceState(Protocol):
 
     def free(self) -> None:
         """Give all memory back; the sequence starts again from nothing."""
+
+
+class Runner(Protocol):
+    """Takes chunks through the model and keeps what the model remembers of each sequence."""
+
+    budget: KVBudget
+    max_chunk_tokens: int | None
+
+    def new_state(self, expected_tokens: int) -> SequenceState:
+        """Memory for one new sequence."""
+
+    def run(self, chunks: SequenceOf[Chunk]) -> torch.Tensor:
+        """One forward pass: logits `[sum of num_logits, vocab]`, float32 on the CPU."""
 
 
 class Sequence:
@@ -90,10 +107,13 @@ class Sequence:
         """Preempt: free the memory and compute everything again later. Sampled tokens stay."""
         self.state.free()
         self.num_computed = 0
+        if self.num_completion_tokens == 0:
+            self.num_cached = 0
 
     def report(self, now: float) -> SequenceReport:
         """The final account; `now` in monotonic seconds."""
         scheduled_at = now if self.scheduled_at is None else self.scheduled_at
+        # a sequence that ended before its first token was in prefill until the end
         first_token_at = now if self.first_token_at is None else self.first_token_at
         return SequenceReport(
             usage=Usage(
@@ -107,7 +127,7 @@ class Sequence:
                 queued_s=scheduled_at - self.submitted_at,
                 prefill_s=first_token_at - scheduled_at,
                 decode_s=now - first_token_at,
-                first_token_s=first_token_at - self.submitted_at,
+                first_token_s=0.0 if self.first_token_at is None else first_token_at - self.submitted_at,
             ),
         )
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from llm_local.engine.kv_cache import KVBudget, kv_bytes_per_token
+from llm_local.engine.kv_cache import KVBudget, kv_layout
 from llm_local.engine.sequence import Chunk
 from llm_local.engine.threads import threads_for, use_threads
 
@@ -63,7 +63,8 @@ class UniversalRunner:
             if "cache_params" in inspect.signature(model.forward).parameters
             else "past_key_values"
         )
-        self._bytes_per_token = kv_bytes_per_token(model)
+        self._bytes_per_token = kv_layout(model).bytes_per_token
+        self._rope_boundary = _rope_boundary(model.config.get_text_config())
         self.budget = budget
 
     def new_state(self, expected_tokens: int) -> ModelCache:
@@ -77,6 +78,10 @@ class UniversalRunner:
 
     def _run_one(self, chunk: Chunk) -> torch.Tensor:
         sequence, state = chunk.sequence, cast(ModelCache, chunk.sequence.state)
+        past, total = sequence.num_computed, sequence.num_computed + chunk.length
+        if self._rope_boundary is not None and past <= self._rope_boundary < total:
+            # what was computed with the embedding for short inputs is wrong from here on
+            state.free()
         # a model without a cache reads everything again for every token
         token_ids = sequence.tokens if state.content is None else chunk.token_ids
         cache = {self._cache_name: state.content, "use_cache": True}
@@ -88,6 +93,15 @@ class UniversalRunner:
             )
         state.store(getattr(output, self._cache_name, None))
         return output.logits[0].float().cpu()
+
+
+def _rope_boundary(config: Any) -> int | None:
+    """Where a `longrope` embedding changes for all tokens, as transformers' `generate` treats it; None without one."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return None
+    boundary = rope.get("original_max_position_embeddings")
+    return cast("int | None", boundary or getattr(config, "original_max_position_embeddings", None))
 
 
 def _tensors(value: Any) -> Iterable[torch.Tensor]:

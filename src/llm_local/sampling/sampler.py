@@ -39,7 +39,7 @@ from llm_local.sampling.penalties import (
     apply_repetition_penalty,
 )
 
-__all__ = ["Sampled", "Sampler"]
+__all__ = ["Sampled", "Sampler", "check_finite"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Sampler:
             NumericalError: the logits hold NaN, +infinity, or nothing finite.
             EngineError: `allowed` leaves no token the model could give.
         """
-        _check_finite(logits)
+        check_finite(logits)
         token_id = self._draw(self._process(logits, allowed))
         logprob = None
         if self.options.logprobs:
@@ -120,7 +120,8 @@ class Sampler:
         return int(ids[torch.searchsorted(cumulative, point)])
 
 
-def _check_finite(logits: torch.Tensor) -> None:
+def check_finite(logits: torch.Tensor) -> None:
+    """Raise NumericalError when `logits` `[vocab]` hold NaN, +infinity, or nothing finite."""
     # minus infinity is a legal "never", so only the maximum tells
     highest = float(logits.max())
     if highest != highest or highest in (float("inf"), float("-inf")):

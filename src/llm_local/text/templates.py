@@ -45,7 +45,11 @@ class ChatTemplate:
         ordinary = {str(token) for token in added if str(token).strip()} - special
         control = {token for token in ordinary if token in named or token in self._source}
         self._special, self._control = _any_of(special), _any_of(special | control)
-        self._spellings: dict[str, list[int]] = {}
+        # Spelled out now: taking special tokens apart switches a mode of the tokenizer that all threads share.
+        self._spelling = {
+            character: self._next_ids(character, split_special_tokens=True)
+            for character in sorted(set("".join(special | control)))
+        }
 
     def render(self, messages: Sequence[Message], tools: Sequence[ToolDefinition] = ()) -> RenderedPrompt:
         """The prompt for the assistant's next turn.
@@ -112,19 +116,11 @@ class ChatTemplate:
         ids: list[int] = []
         for piece, hidden in pieces:
             if hidden:
-                ids += self._spell(piece)
+                # character by character; even one character may be a special token
+                ids += (token_id for character in piece for token_id in self._spelling[character])
             else:
                 ids += self._next_ids(piece) if ids else self._ids(piece)
         return tuple(ids)
-
-    def _spell(self, literal: str) -> list[int]:
-        """Ids of a control string's characters, one by one; even one character may be a special token."""
-        if literal not in self._spellings:
-            ids = [
-                token_id for text in literal for token_id in self._next_ids(text, split_special_tokens=True)
-            ]
-            self._spellings[literal] = ids
-        return self._spellings[literal]
 
     def _next_ids(self, text: str, **options: bool) -> list[int]:
         """Ids of a text that continues another, without the space some tokenizers put where a text begins."""
