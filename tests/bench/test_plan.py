@@ -12,11 +12,11 @@ import pytest
 from llm_local.bench.decode import DecodeScenario
 from llm_local.bench.driving import Subject
 from llm_local.bench.machine import Machine, peak_rss_bytes, this_machine
-from llm_local.bench.plan import Plan
+from llm_local.bench.plan import Plan, open_shape, prepare
 from llm_local.bench.report import BenchReport
-from llm_local.bench.scenario import Round
+from llm_local.bench.scenario import Round, Summary
 from llm_local.errors import InvalidRequest
-from llm_local.specs import EngineOptions, ModelInfo
+from llm_local.specs import EngineOptions, ModelInfo, ModelSpec
 
 INFO = ModelInfo("tiny", "", "Tiny", 1000, 2000, "float32", "cpu", 100, 50, False)
 SMALL = ["bench", "--shape", "starter", "--rounds", "1", "--prompt-tokens", "40", "--new-tokens", "3"]
@@ -86,28 +86,36 @@ def test_decode_against_transformers_from_the_command_line() -> None:
     assert report["interrupted"] is False
 
 
+def measure(plan: Plan) -> tuple[list[Round], Summary]:
+    """A scenario on random weights of the starter's shape, in this process."""
+    spec = ModelSpec("starter", dtype="float32", device="cpu")
+    scenario = prepare(plan, open_shape("starter", spec, EngineOptions()))
+    rounds = list(scenario.rounds())
+    return rounds, scenario.summarize(rounds)
+
+
 def test_the_prefix_cache_is_measured_at_work() -> None:
-    done = bench(*SMALL, "--scenario", "prefix", "--json")
-    assert done.returncode == 0, done.stderr
-    cached, uncached = json.loads(done.stdout)["rounds"]
-    # all of the first turn but its last token, which was sampled and never read
-    assert cached["figures"]["cached_tokens"] == 40 + 3 - 1
-    assert uncached["figures"]["cached_tokens"] == 0
+    rounds, summary = measure(Plan("prefix", prompt_tokens=40, new_tokens=3, rounds=2))
+    for cached, uncached in (rounds[:2], rounds[2:]):
+        # all of the first turn but its last token, which was sampled and never read
+        assert cached.figures["cached_tokens"] == 40 + 3 - 1
+        assert uncached.figures["cached_tokens"] == 0
+    assert [row["what"] for row in summary.rows] == ["prefix cache", "no cache"]
 
 
-def test_a_stall_is_shown_as_a_table() -> None:
-    done = bench(*SMALL, "--scenario", "stall", "--prompt-tokens", "1100")
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    row = next(line.split() for line in lines if line.strip().startswith("while reading"))
-    assert row[2] == "3"  # 1100 tokens in chunks of 512
-    assert lines[-1].startswith("While 1100 tokens were read for somebody else")
+def test_a_long_prompt_is_read_beside_a_stream() -> None:
+    rounds, summary = measure(Plan("stall", prompt_tokens=1100, new_tokens=3, rounds=1))
+    # a token of the stream in each of the steps that read 1100 tokens in chunks of at most 512
+    assert [one.figures["num_gaps"] for one in rounds] == [3, 3]
+    assert summary.verdict.startswith("While 1100 tokens were read for somebody else")
 
 
 def test_ctrl_c_leaves_what_was_measured() -> None:
     broken = (
         "from llm_local.bench import decode\nwhole = decode.DecodeScenario.rounds\n"
-        "def rounds(self):\n    yield next(whole(self))\n    raise KeyboardInterrupt\n"
+        "def rounds(self):\n"
+        "    if self.rounds_wanted == 1:\n        yield next(whole(self))\n"
+        "    raise KeyboardInterrupt\n"
         "decode.DecodeScenario.rounds = rounds"
     )
     done = bench(*SMALL, "--sequences", "1,2", "--json", before=broken)
@@ -116,6 +124,8 @@ def test_ctrl_c_leaves_what_was_measured() -> None:
     report = json.loads(done.stdout)
     assert report["interrupted"] is True
     assert len(report["rounds"]) == 1
+    done = bench(*SMALL, "--rounds", "2", before=broken)  # broken off before the first figure
+    assert (done.returncode, done.stdout) == (130, "")
 
 
 def test_the_table_has_machine_noise_and_verdict() -> None:
@@ -127,7 +137,7 @@ def test_the_table_has_machine_noise_and_verdict() -> None:
     report = BenchReport("decode", scenario, rounds, INFO, machine, {"torch": "2"}, 4, 3 * 10**9, True)
     lines = report.text().splitlines()
     assert lines[0] == "model: tiny (Tiny, 1,000 parameters, 0.00 GB), float32 on cpu"
-    assert "Some CPU, 4 cores, 4 threads" in lines[1]
+    assert "Some CPU, cores 4, threads 4" in lines[1]
     assert lines[2] == "decode: sequences 1, prompt_tokens 8, new_tokens 4, rounds 2"
     title, row = lines[4:6]
     assert len(title) == len(row)

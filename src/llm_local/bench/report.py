@@ -65,7 +65,7 @@ class BenchReport:
         return (
             f"model: {info.ref} ({info.architecture}, {info.num_parameters:,} parameters, "
             f"{info.weight_bytes / 1e9:.2f} GB), {info.dtype} on {info.device}",
-            f"machine: {machine.cpu}, {machine.num_cores} cores, {self.num_threads} threads, {machine.system}, "
+            f"machine: {machine.cpu}, cores {machine.num_cores}, threads {self.num_threads}, {machine.system}, "
             f"{libraries}, load {machine.load_average:.2f}",
             f"{self.name}: {settings}",
         )

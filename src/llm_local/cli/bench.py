@@ -105,6 +105,8 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
     configure_logging(config.log_level, secrets=config.secrets)
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the report, whatever a library prints
         report = _measure(plan, config, args.shape, messages)
+    if report.interrupted and not report.rounds:
+        raise KeyboardInterrupt
     answer.write((json.dumps(report.to_object(), indent=2) if args.json else report.text()) + "\n")
     if report.interrupted:
         raise KeyboardInterrupt
