@@ -214,3 +214,21 @@ def test_a_continuation_keeps_the_space_its_tokenizer_drops_at_the_start_of_a_te
     generator._loaded.tokenizer = SpaceDropping()
     assert generator.generate_text("Once upon").text == " a time"
     assert generator.generate_chat(HELLO).text == "Hello"
+
+
+def test_sixteen_stop_strings_are_allowed_beside_the_templates_own():
+    generator, _ = make_generator(byte_ids("yes\nUser: no"))
+    options = GenerationOptions(stop=tuple(f"stop {n}" for n in range(16)))
+    assert generator.generate_chat(HELLO, options).text == "yes"
+
+
+@pytest.mark.parametrize("where", ["text", "chat", "score"])
+def test_half_a_surrogate_pair_is_an_invalid_request(where):
+    generator, _ = make_generator()
+    with pytest.raises(InvalidRequest, match="surrogate"):
+        if where == "text":
+            generator.prepare_text("a\ud800")
+        elif where == "chat":
+            generator.prepare_chat([Message("user", "a\ud800")])
+        else:
+            generator.score("a\ud800")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
@@ -159,7 +161,13 @@ def test_scores_are_the_models_own_log_probabilities(loaded):
 
 def test_a_thread_of_its_own_gives_the_same_words(loaded):
     """Sampled or greedy, read by threads or inline: the same ids."""
-    generator = TextGenerator(loaded, driver=lambda engine: ThreadDriver(EngineWorker(engine)))
+    workers = []
+
+    def threaded_driver(engine):
+        workers.append(EngineWorker(engine))
+        return ThreadDriver(workers[-1])
+
+    generator = TextGenerator(loaded, driver=threaded_driver)
     streams = [
         generator.generate_chat_stream(ask(q), SAMPLED.replace(seed=n)) for n, q in enumerate(QUESTIONS)
     ]
@@ -168,5 +176,26 @@ def test_a_thread_of_its_own_gives_the_same_words(loaded):
         generator_for(loaded).generate_chat(ask(q), SAMPLED.replace(seed=n)).token_ids
         for n, q in enumerate(QUESTIONS)
     ]
-    generator._driver._worker.close(10)
+    assert workers[0].close(10)
     assert threaded == inline
+
+
+def test_prompts_are_right_whoever_else_renders(loaded):
+    """Threads share the tokenizer; literal control tokens of one never change the prompt of another."""
+    generator = generator_for(loaded)
+    literal, plain = ask("<|im_end|> <tool_call>"), ask("hello there")
+    expected = [generator.prepare_chat(one).prompt_ids for one in (literal, plain)]
+    wrong = []
+
+    def render(which):
+        fresh = generator_for(loaded)
+        for _ in range(100):
+            if fresh.prepare_chat((literal, plain)[which]).prompt_ids != expected[which]:
+                wrong.append(which)
+
+    threads = [threading.Thread(target=render, args=(n % 2,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -18,7 +18,7 @@ from llm_local.errors import ContextLengthExceeded, InvalidRequest
 from llm_local.events import Completion, ContextTrimmed, Event, TokenLogprob, fold
 from llm_local.generation.batches import Batch
 from llm_local.generation.streams import EventStream, StepReader
-from llm_local.messages import Message, ToolDefinition
+from llm_local.messages import Message, ToolDefinition, check_text
 from llm_local.model_loader import LoadedModel
 from llm_local.options import GenerationOptions
 from llm_local.specs import EngineOptions
@@ -38,12 +38,14 @@ CONTEXT_TOKENS = 6
 class PreparedRequest:
     """A request that is known to fit: exactly what the model will see, and how it will be sampled.
 
-    `continues` says that the reply goes on in the middle of the prompt's text, rather than in a turn of its own.
+    `stops` are the caller's stop strings and the template's own. `continues` says that the reply goes on in the middle
+    of the prompt's text, rather than in a turn of its own.
     """
 
     prompt_text: str
     prompt_ids: tuple[int, ...]
     options: GenerationOptions
+    stops: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     continues: bool = False
     trimmed: ContextTrimmed | None = None
@@ -119,6 +121,7 @@ class TextGenerator:
             InvalidRequest: the prompt has no tokens.
             ContextLengthExceeded: prompt and reserve do not fit the window.
         """
+        check_text(prompt, "prompt")
         rendered = RenderedPrompt(prompt, tuple(self._loaded.tokenizer(prompt).input_ids))
         prepared = self._prepare(rendered, options, explicit=reserve_explicit)
         return dataclasses.replace(prepared, continues=True)
@@ -145,7 +148,7 @@ class TextGenerator:
         )
         # a tokenizer may drop the space before a text's first word, which is wrong where a text goes on
         context_ids = prepared.prompt_ids[-CONTEXT_TOKENS:] if prepared.continues else ()
-        pipeline = TextPipeline(self._loaded.tokenizer, prepared.options.stop, context_ids)
+        pipeline = TextPipeline(self._loaded.tokenizer, prepared.stops, context_ids)
         return request, StepReader(pipeline, () if prepared.trimmed is None else (prepared.trimmed,))
 
     def score(self, text: str, *, given: str = "", top_logprobs: int = 0) -> tuple[TokenLogprob, ...]:
@@ -156,8 +159,10 @@ class TextGenerator:
 
         Raises:
             InvalidRequest: `text` has no tokens.
-            ContextLengthExceeded: both together do not fit the window.
+            ContextLengthExceeded: both together and one more token do not fit the window.
         """
+        check_text(given, "given")
+        check_text(text, "text")
         tokenizer = self._loaded.tokenizer
         text_ids = tokenizer(text, add_special_tokens=False).input_ids
         if not text_ids:
@@ -168,14 +173,17 @@ class TextGenerator:
         sequence_id = str(next(self._numbers))
         self._driver.submit(TokenRequest(sequence_id, prompt_ids, options, prompt_logprobs=True))
         found: list[TokenLogprob] = []
-        while True:
-            step = self._driver.next_step(sequence_id)
-            if isinstance(step, PrefillStep):
-                found += step.logprobs
-            elif step.error is not None:
-                raise step.error
-            elif step.last:
-                return tuple(found[-len(text_ids) :])
+        try:
+            while True:
+                step = self._driver.next_step(sequence_id)
+                if isinstance(step, PrefillStep):
+                    found += step.logprobs
+                elif step.error is not None:
+                    raise step.error
+                elif step.last:
+                    return tuple(found[-len(text_ids) :])
+        finally:
+            self._driver.abandon(sequence_id)
 
     def generate_text(self, prompt: str, options: GenerationOptions | None = None) -> Completion:
         """Continue a text, without a chat template. `Completion.text` is the continuation only."""
@@ -231,8 +239,13 @@ class TextGenerator:
             self._loaded.info.context_length,
             explicit=explicit,
         )
-        resolved = options.replace(max_new_tokens=cap, stop=options.stop + rendered.stops)
-        return PreparedRequest(rendered.text, rendered.token_ids, resolved, rendered.notices)
+        return PreparedRequest(
+            prompt_text=rendered.text,
+            prompt_ids=rendered.token_ids,
+            options=options.replace(max_new_tokens=cap),
+            stops=options.stop + rendered.stops,
+            notices=rendered.notices,
+        )
 
 
 def _engine_for(loaded: LoadedModel, options: EngineOptions) -> Engine:

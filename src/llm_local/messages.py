@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from llm_local.errors import InvalidRequest
 
-__all__ = ["Message", "Role", "ToolCall", "ToolDefinition"]
+__all__ = ["Message", "Role", "ToolCall", "ToolDefinition", "check_text"]
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -59,3 +59,14 @@ class Message:
             raise InvalidRequest(
                 f"Message content must be text, not {type(self.content).__name__}.", param="content"
             )
+        check_text(self.content, "content")
+
+
+def check_text(text: str, param: str) -> None:
+    """Raise InvalidRequest, naming `param`, when a text holds half of a surrogate pair: no encoding has it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"The {param} is not valid Unicode: a lone surrogate at character {error.start}.", param=param
+        ) from None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
-import time
 from queue import SimpleQueue
 from types import SimpleNamespace
 
@@ -59,8 +59,7 @@ def start():
     for worker in workers:
         if isinstance(worker._engine, GatedEngine):
             worker._engine.gate.release(10_000)
-        worker.close(LIMIT_S)
-        assert not worker._thread.is_alive()
+        assert worker.close(LIMIT_S)
 
 
 def generator_over(worker):
@@ -198,12 +197,110 @@ def test_closing_ends_every_stream(start):
         generator.generate_text("after closing")
 
 
-def test_an_idle_worker_takes_no_processor_time(start):
+def test_an_idle_worker_steps_no_engine(start):
+    """Between requests the engine is left alone: the thread waits for its inbox."""
+
+    class Counting(EchoEngine):
+        idle_steps = 0
+
+        def step(self):
+            self.idle_steps += not self.has_work()
+            return super().step()
+
+    engine = Counting()
+    generator = generator_over(start(engine))
+    for _ in range(3):
+        generator.generate_text("work")
+    assert engine.idle_steps == 0
+
+
+def test_a_refusal_of_any_kind_reaches_its_caller(start):
+    """Also an error nobody planned for, such as no memory for the request itself."""
+
+    class NoMemory(EchoEngine):
+        def submit(self, request):
+            if request.prompt_ids == (1,):
+                raise MemoryError("no memory for this one")
+            super().submit(request)
+
+    worker = start(NoMemory())
+    generator = generator_over(worker)
+    with pytest.raises(EngineError, match="no memory for this one"):
+        generator.generate_text("\1")
+    assert generator.generate_text("fine").text == "fine"
+
+
+def test_a_reader_that_raises_ends_its_own_sequence_only(start):
+    engine = EchoEngine()
+    worker = start(engine)
+
+    def broken(step):
+        raise ValueError("a reader with a bug")
+
+    worker.submit(TokenRequest("broken", tuple(b"x" * 500), GenerationOptions(), frozenset({END})), broken)
+    assert generator_over(worker).generate_text("fine").text == "fine"
+    assert worker.alive
+    assert "broken" in engine.cancelled
+
+
+def test_closing_a_stream_wakes_the_thread_that_reads_it(start):
+    engine = GatedEngine()
+    generator = generator_over(start(engine))
+    stream = generator.stream(generator.prepare_text("never stepped"))
+    read = []
+    reader = threading.Thread(target=lambda: read.extend(stream), daemon=True)
+    reader.start()
+    stream.close()
+    reader.join(LIMIT_S)
+    assert not reader.is_alive()
+
+
+def test_usage_does_not_depend_on_how_far_the_engine_ran_ahead(start):
+    """With a stop string the counts are those of the inline run, whatever was sampled behind it."""
     worker = start(EchoEngine())
-    generator_over(worker).generate_text("warm")
-    before = time.process_time()
-    time.sleep(0.3)
-    assert time.process_time() - before < 0.1
+    generator = generator_over(worker)
+    options = GenerationOptions(stop=("STOP",))
+    text = "one STOP" + " more" * 200
+    usages = {fold(generator.stream(generator.prepare_text(text, options))).usage for _ in range(5)}
+    assert {usage.completion_tokens for usage in usages} == {len("one STOP")}
+
+
+def test_an_async_stream_that_is_closed_ends_for_whoever_reads_it(start):
+    engine = GatedEngine()
+    worker = start(engine)
+    generator = generator_over(worker)
+
+    async def close_while_reading():
+        stream = AsyncEventStream(worker, *generator.open(generator.prepare_text("never stepped")))
+        reading = asyncio.create_task(anext(stream, "the end"))
+        await asyncio.sleep(0)
+        await stream.aclose()
+        first = await asyncio.wait_for(reading, LIMIT_S)
+        return first, await anext(stream, "the end")
+
+    assert asyncio.run(close_while_reading()) == ("the end", "the end")
+
+
+@pytest.mark.parametrize("leave", ["cancel the task", "forget the stream"])
+def test_an_async_caller_who_leaves_ends_its_sequence(start, leave):
+    engine = GatedEngine()
+    worker = start(engine)
+    generator = generator_over(worker)
+
+    async def ask_and_leave():
+        stream = AsyncEventStream(worker, *generator.open(generator.prepare_text("x" * 100)))
+        if leave == "cancel the task":
+            task = asyncio.create_task(anext(stream))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        del stream
+        gc.collect()
+
+    asyncio.run(ask_and_leave())
+    engine.gate.release(1000)
+    assert generator.generate_text("still here").text == "still here"
+    assert len(set(engine.cancelled)) == 1
 
 
 def test_a_reader_that_never_reads_does_not_hold_up_another(start):
@@ -227,6 +324,7 @@ def test_a_caller_whose_loop_is_gone_costs_the_engine_nothing(start):
     engine.gate.release(1000)
     assert generator.generate_text("still here").text == "still here"
     assert worker.alive
+    assert len(set(engine.cancelled)) == 1
 
 
 def test_steps_are_delivered_in_order_with_one_last(start):

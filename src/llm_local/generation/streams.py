@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections import deque
 from collections.abc import Iterator
@@ -45,8 +46,12 @@ class StepReader:
         if step.error is not None:
             raise step.error
         events += self._pipeline.finish()
-        reason = "stop" if self._pipeline.stopped else step.finish_reason or "cancelled"
-        return [*events, Finish(reason, step.report.usage, step.report.timings)]
+        usage = step.report.usage
+        if not self._pipeline.stopped:
+            return [*events, Finish(step.finish_reason or "cancelled", usage, step.report.timings)]
+        # what the engine sampled before it heard of the stop string is no part of the reply
+        usage = dataclasses.replace(usage, completion_tokens=self._pipeline.num_tokens)
+        return [*events, Finish("stop", usage, step.report.timings)]
 
 
 class EventStream:

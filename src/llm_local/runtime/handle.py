@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
 
 from llm_local.engine.protocol import EngineStep, TokenRequest
 from llm_local.events import Event
 from llm_local.generator import StepReader
-from llm_local.runtime.worker import EngineWorker
+from llm_local.runtime.worker import Deliver, EngineWorker
 
 __all__ = ["AsyncEventStream"]
 
@@ -16,26 +17,35 @@ __all__ = ["AsyncEventStream"]
 class AsyncEventStream:
     """Events of one request on the running event loop. Iterate it to the end, or `cancel()`, or `aclose()`.
 
-    Detokenizing happens here, on the caller's side; the engine thread only posts ids.
+    Detokenizing happens here, on the caller's side; the engine thread only posts ids. A stream whose reading task is
+    cancelled, and one that is forgotten, ends its sequence.
     """
 
     def __init__(self, worker: EngineWorker, request: TokenRequest, reader: StepReader) -> None:
         self._worker = worker
         self._sequence_id = request.sequence_id
         self._reader = reader
-        self._loop = asyncio.get_running_loop()
-        self._steps: asyncio.Queue[EngineStep] = asyncio.Queue()
+        self._steps: asyncio.Queue[EngineStep | None] = asyncio.Queue()  # None: closed
         self._events: deque[Event] = deque(reader.opening)
-        worker.submit(request, self._deliver)
+        self._closed = False
+        loop = asyncio.get_running_loop()
+        worker.submit(request, _posting(worker, request.sequence_id, loop, weakref.ref(self._steps)))
+        weakref.finalize(self, worker.cancel, request.sequence_id, deliver_rest=False)
 
     def __aiter__(self) -> AsyncEventStream:
         return self
 
     async def __anext__(self) -> Event:
         while not self._events:
-            if self._reader.finished:
+            if self._closed or self._reader.finished:
                 raise StopAsyncIteration
-            self._events.extend(self._reader.feed(await self._steps.get()))
+            try:
+                step = await self._steps.get()
+            except asyncio.CancelledError:
+                await self.aclose()
+                raise
+            if step is not None:
+                self._events.extend(self._reader.feed(step))
             if self._reader.wants_cancel:
                 self.cancel()
         return self._events.popleft()
@@ -51,12 +61,30 @@ class AsyncEventStream:
         self._worker.cancel(self._sequence_id)
 
     async def aclose(self) -> None:
-        """Stop without reading on. Harmless when repeated."""
-        if not self._reader.finished:
+        """Stop without reading on; whoever still waits for an event gets the end. Harmless when repeated."""
+        if not self._closed:
+            self._closed = True
+            self._events.clear()
             self._worker.cancel(self._sequence_id, deliver_rest=False)
+            self._steps.put_nowait(None)
 
-    def _deliver(self, step: EngineStep) -> None:
+
+def _posting(
+    worker: EngineWorker,
+    sequence_id: str,
+    loop: asyncio.AbstractEventLoop,
+    box: weakref.ref[asyncio.Queue[EngineStep | None]],
+) -> Deliver:
+    """What the engine thread calls. It does not keep the stream alive, and ends a sequence nobody can read."""
+
+    def post(step: EngineStep) -> None:
+        steps = box()
         try:
-            self._loop.call_soon_threadsafe(self._steps.put_nowait, step)
-        except RuntimeError:  # the loop is closed, nobody reads: the engine must not suffer for it
-            self._worker.cancel(self._sequence_id, deliver_rest=False)
+            if steps is not None:
+                loop.call_soon_threadsafe(steps.put_nowait, step)
+                return
+        except RuntimeError:  # the loop is closed
+            pass
+        worker.cancel(sequence_id, deliver_rest=False)
+
+    return post

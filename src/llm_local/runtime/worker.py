@@ -5,10 +5,12 @@ The thread never waits for a reader: steps are handed to a callback that must re
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from typing import Final
 
 from llm_local.engine.protocol import Engine, EngineStep, SequenceReport, TokenRequest, TokenStep
 from llm_local.errors import EngineError, LocalLLMError
@@ -16,7 +18,12 @@ from llm_local.events import Timings, Usage
 
 __all__ = ["Deliver", "EngineWorker", "ThreadDriver"]
 
+logger = logging.getLogger(__name__)
+
 Deliver = Callable[[EngineStep], None]
+
+# Of a sequence that ended without the engine's account of it.
+NO_REPORT: Final = SequenceReport(Usage(), Timings())
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +71,14 @@ class EngineWorker:
         """End a sequence within one step. Without `deliver_rest` its reader is not called again."""
         self._inbox.put(_Cancel(sequence_id, deliver_rest))
 
-    def close(self, timeout_s: float | None = None) -> None:
-        """Fail what is still running with an EngineError, and end the thread. Harmless when repeated."""
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Fail what is still running with an EngineError, and end the thread. Harmless when repeated.
+
+        Waits `timeout_s` seconds at most; False when the thread is still in a step then.
+        """
         self._inbox.put(_Close())
         self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     @property
     def alive(self) -> bool:
@@ -105,19 +116,24 @@ class EngineWorker:
 
     def _submit(self, command: _Submit) -> None:
         sequence_id = command.request.sequence_id
+        self._readers[sequence_id] = command.deliver
         try:
             self._engine.submit(command.request)
-        except LocalLLMError as error:
-            command.deliver(_failed(sequence_id, error))
-        else:
-            self._readers[sequence_id] = command.deliver
+        except Exception as error:  # whatever it is, it is about this request
+            self._hand_out(_failed(sequence_id, error))
 
     def _hand_out(self, step: EngineStep) -> None:
         last = isinstance(step, TokenStep) and step.last
         find = self._readers.pop if last else self._readers.get
         deliver = find(step.sequence_id, None)
-        if deliver is not None:
+        if deliver is None:
+            return
+        try:
             deliver(step)
+        except Exception:
+            logger.warning("the reader of a sequence failed; it is cancelled", exc_info=True)
+            self._readers.pop(step.sequence_id, None)
+            self._engine.cancel(step.sequence_id)
 
     def _fail_everybody(self, reason: LocalLLMError) -> None:
         for sequence_id in list(self._readers):
@@ -128,7 +144,8 @@ class EngineWorker:
             except Empty:
                 return
             if isinstance(command, _Submit):
-                command.deliver(_failed(command.request.sequence_id, reason))
+                self._readers[command.request.sequence_id] = command.deliver
+                self._hand_out(_failed(command.request.sequence_id, reason))
 
 
 class ThreadDriver:
@@ -147,7 +164,7 @@ class ThreadDriver:
         """Wait for the sequence's next step."""
         step = self._mailboxes[sequence_id].get()
         if isinstance(step, TokenStep) and step.last:
-            del self._mailboxes[sequence_id]
+            self._mailboxes.pop(sequence_id, None)
         return step
 
     def cancel(self, sequence_id: str) -> None:
@@ -155,13 +172,19 @@ class ThreadDriver:
         self._worker.cancel(sequence_id)
 
     def abandon(self, sequence_id: str) -> None:
-        """End a sequence nobody reads any more."""
-        if self._mailboxes.pop(sequence_id, None) is not None:
+        """End a sequence nobody reads any more; a thread that waits for it after all is told that it is over."""
+        mailbox = self._mailboxes.pop(sequence_id, None)
+        if mailbox is not None:
             self._worker.cancel(sequence_id, deliver_rest=False)
+            mailbox.put(TokenStep(sequence_id, finish_reason="cancelled", report=NO_REPORT))
 
     # posting to the inbox runs nothing, so it is as safe in a finalizer
     forget = abandon
 
 
-def _failed(sequence_id: str, error: LocalLLMError) -> TokenStep:
-    return TokenStep(sequence_id, error=error, report=SequenceReport(Usage(), Timings()))
+def _failed(sequence_id: str, error: Exception) -> TokenStep:
+    if not isinstance(error, LocalLLMError):
+        failure = EngineError(f"The request failed with {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        error = failure
+    return TokenStep(sequence_id, error=error, report=NO_REPORT)

@@ -57,13 +57,10 @@ class Sampler:
         self.options = options
         # as text, because torch uses 32 bits of a seed, and Random drops the sign of a number
         self._random = random.Random(None if options.seed is None else str(options.seed))  # noqa: S311 - no secret
+        self._prompt_ids = prompt_ids
+        self._vocab_size = vocab_size
         self._seen: torch.Tensor | None = None
         self._counts: torch.Tensor | None = None
-        if options.repetition_penalty != 1.0:
-            self._seen = torch.zeros(vocab_size, dtype=torch.bool)
-            self._seen[torch.tensor(prompt_ids, dtype=torch.long)] = True
-        if options.presence_penalty or options.frequency_penalty:
-            self._counts = torch.zeros(vocab_size, dtype=torch.float32)
 
     def sample(self, logits: torch.Tensor, allowed: Sequence[bool] | torch.Tensor | None = None) -> Sampled:
         """Draw the next token from `logits` `[vocab]` (float32, CPU); `allowed` `[vocab]` masks the others out.
@@ -73,6 +70,7 @@ class Sampler:
             EngineError: `allowed` leaves no token the model could give.
         """
         check_finite(logits)
+        self._remember()
         token_id = self._draw(self._process(logits, allowed))
         logprob = None
         if self.options.logprobs:
@@ -82,6 +80,15 @@ class Sampler:
         if self._counts is not None:
             self._counts[token_id] += 1
         return Sampled(token_id, logprob)
+
+    def _remember(self) -> None:
+        """Start the memory of penalties with the first token: a thousand requests in line need none."""
+        options = self.options
+        if options.repetition_penalty != 1.0 and self._seen is None:
+            self._seen = torch.zeros(self._vocab_size, dtype=torch.bool)
+            self._seen[torch.tensor(self._prompt_ids, dtype=torch.long)] = True
+        if (options.presence_penalty or options.frequency_penalty) and self._counts is None:
+            self._counts = torch.zeros(self._vocab_size, dtype=torch.float32)
 
     def _process(self, logits: torch.Tensor, allowed: Sequence[bool] | torch.Tensor | None) -> torch.Tensor:
         """Steps 1 to 4: everything that is not a choice among candidates."""

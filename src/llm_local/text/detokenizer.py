@@ -40,7 +40,8 @@ class Detokenizer:
         """Add one id; return the text that became final, possibly nothing."""
         self._window.append(token_id)
         new = self._new_text()
-        # An unfinished character shows as replacement characters at the very end, at most one per byte.
+        # An unfinished character shows as replacement characters at the very end. There may be many: a tokenizer
+        # that falls back to bytes gives up a whole run of bytes for one that is not finished.
         stable = new.rstrip(REPLACEMENT)
         delta = self._advance(stable)
         if stable == new and new:

@@ -15,7 +15,10 @@ __all__ = ["TextPipeline"]
 
 
 class TextPipeline:
-    """Detokenizes, looks for stop strings, and keeps ids together with the text they became."""
+    """Detokenizes, looks for stop strings, and keeps ids together with the text they became.
+
+    `num_tokens` counts the tokens fed.
+    """
 
     def __init__(
         self, tokenizer: Tokenizer, stops: Sequence[str] = (), context_ids: Sequence[int] = ()
@@ -23,6 +26,7 @@ class TextPipeline:
         """`context_ids` are the last ids of a prompt that the reply continues in mid-text, else none."""
         self._detokenizer = Detokenizer(tokenizer, context_ids)
         self._stops = StopMatcher(stops)
+        self.num_tokens = 0
         self._token_ids: list[int] = []
         self._logprobs: list[TokenLogprob] = []
 
@@ -33,6 +37,7 @@ class TextPipeline:
 
     def feed(self, token_id: int, logprob: TokenLogprob | None = None) -> list[Delta]:
         """Add one sampled token; return the deltas it completes, none while text is held back."""
+        self.num_tokens += 1
         self._token_ids.append(token_id)
         if logprob is not None:
             self._logprobs.append(logprob)

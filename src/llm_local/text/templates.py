@@ -45,9 +45,13 @@ class ChatTemplate:
         ordinary = {str(token) for token in added if str(token).strip()} - special
         control = {token for token in ordinary if token in named or token in self._source}
         self._special, self._control = _any_of(special), _any_of(special | control)
-        # Spelled out now: taking special tokens apart switches a mode of the tokenizer that all threads share.
+        # Taking a special token apart switches a mode of the tokenizer that all threads share, so it is done for
+        # none but those of a single character, and now.
+        added_texts = {str(token) for token in added}
         self._spelling = {
-            character: self._next_ids(character, split_special_tokens=True)
+            character: self._next_ids(
+                character, **({"split_special_tokens": True} if character in added_texts else {})
+            )
             for character in sorted(set("".join(special | control)))
         }
 
