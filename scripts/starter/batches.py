@@ -27,13 +27,14 @@ class Batch:
 @dataclass(frozen=True)
 class BatchPlan:
     """How rows become batches. ``echo_share`` is the share of rows of random tokens that repeat themselves;
-    from pool ``late_from`` on the late shares of the corpus count."""
+    from pool ``late_from`` on the late shares of the corpus count, from ``varied_from`` on its values are rarer."""
 
     seed: int
     batch_tokens: int = 2048
     pool_batches: int = 24
     echo_share: float = 0.10
     late_from: int = 144
+    varied_from: int = 200
 
 
 def to_batch(rows: list[Row], pad: int = 0) -> Batch:
@@ -78,7 +79,7 @@ def pool(renderer: Renderer, plan: BatchPlan, number: int, vocabulary: int) -> l
         if rng.random() < plan.echo_share:
             row = echo_row(rng, vocabulary)
         else:
-            family, dialogue = draw(rng, late=number >= plan.late_from)
+            family, dialogue = draw(rng, number >= plan.late_from, number >= plan.varied_from)
             row = renderer.row(dialogue)
             if len(row.ids) > (CONTEXT if family in LONG_FAMILIES else ROW_TOKENS):
                 continue

@@ -60,9 +60,10 @@ asks with phrasings of the training, "new phrasing" with phrasings that were kep
 
 {tokens:.1f} million tokens in {steps:,} steps, {wall:.0f} minutes on {threads} CPU cores (shared with other work), {speed:,.0f} tokens/s on
 average, mean loss of a learned token at the end {loss:.3f}. Muon for the matrices, AdamW for the rest, bfloat16 activations
-over float32 weights. This run was interrupted and resumed once; a run with the same seed sees the same data in the same
-order, but ends at another token where the machine is faster or slower. The figures of this page are written by
-`scripts/eval_starter.py`, not by hand.
+over float32 weights. The shares of the exercises change once: later rows have more sums, tools and system prompts, which
+take longest, and rarer values. These changes were made while this run was paused, so a run with the same seed sees the
+same data in the same order but for a few batches there; it ends at another token where the machine is faster or slower.
+The figures of this page are written by `scripts/eval_starter.py`, not by hand.
 """
 
 

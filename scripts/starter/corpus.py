@@ -183,10 +183,10 @@ _LATE_SHARES = [_LATE.get(name, share) for name, (share, _) in FAMILIES.items()]
 LONG_FAMILIES = frozenset({"long_chat", "long_paste", "chat_long", "tool_chat"})
 
 
-def draw(rng: random.Random, late: bool = False) -> tuple[str, Dialogue]:
+def draw(rng: random.Random, late: bool = False, varied: bool = False) -> tuple[str, Dialogue]:
     """One row of training: the family and the dialogue, with values and phrasings from the seen side only."""
     name = rng.choices(_NAMES, _LATE_SHARES if late else _EARLY_SHARES)[0]
-    return name, FAMILIES[name][1](Slots(rng))
+    return name, FAMILIES[name][1](Slots(rng, varied=varied))
 
 
 def drawn_for_evaluation(name: str, rng: random.Random, new_phrasings: bool) -> Dialogue:

@@ -58,11 +58,15 @@ def invented_word(rng: random.Random) -> str:
 
 @dataclass
 class Slots:
-    """Draws slot values and phrasings. ``new_values`` and ``new_phrasings`` choose the side of the split."""
+    """Draws slot values and phrasings. ``new_values`` and ``new_phrasings`` choose the side of the split.
+
+    ``varied`` asks for rarer values: late in the training they keep the model from guessing what it should copy.
+    """
 
     rng: random.Random
     new_values: bool = False
     new_phrasings: bool = False
+    varied: bool = False
 
     def chance(self, probability: float) -> bool:
         """True with the given probability."""
@@ -126,9 +130,11 @@ class Slots:
             return self.rng.randint(low, high)
         return int(self.draw(lambda: str(self.rng.randint(max(low, 10), high))))
 
-    def key(self) -> str:
-        """A name for a text parameter or a JSON key."""
-        return self.invented() if self.chance(0.2) else self.one(words.TEXT_KEYS)
+    def key(self, usual: Sequence[str] = words.TEXT_KEYS) -> str:
+        """A name for a parameter or a JSON key: one of the usual ones, or any word."""
+        if self.varied and self.chance(0.45):
+            return self.word()
+        return self.invented() if self.chance(0.2) else self.one(usual)
 
 
 def vary(slots: Slots, text: str) -> str:

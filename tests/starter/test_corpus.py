@@ -32,7 +32,7 @@ def renderer() -> Renderer:
 @pytest.fixture(scope="module")
 def drawn() -> list[tuple[str, Dialogue]]:
     rng = random.Random(5)
-    return [draw(rng) for _ in range(3000)]
+    return [draw(rng, late=number % 3 > 0, varied=number % 3 > 1) for number in range(3000)]
 
 
 def texts_of(dialogue: Dialogue) -> str:

@@ -25,6 +25,7 @@ def value_for(slots: Slots) -> tuple[str, Any]:
     kind = slots.rng.random()
     if kind < 0.55:
         key = slots.one(("name",) + words.TEXT_KEYS) if slots.chance(0.85) else slots.invented()
+        key = slots.word() if slots.varied and slots.chance(0.4) else key
         sources = {
             "name": slots.name,
             "owner": slots.name,
@@ -36,6 +37,7 @@ def value_for(slots: Slots) -> tuple[str, Any]:
         return key, f"{value} {slots.word()}" if slots.chance(0.12) else value
     if kind < 0.9:
         key = slots.one(words.NUMBER_KEYS) if slots.chance(0.9) else slots.invented()
+        key = slots.word() if slots.varied and slots.chance(0.4) else key
         return key, slots.number(0, 9) if slots.chance(0.2) else slots.number(10, 999)
     return slots.one(words.FLAG_KEYS), slots.chance(0.5)
 

@@ -13,16 +13,24 @@ _SUMS = (
 
 
 def pair_held_out(a: int, b: int) -> bool:
-    """Whether the pair, in any order, is kept for the evaluation."""
+    """Whether the sum is kept for the evaluation: one pair in eight, with the larger number first."""
+    return a > b and _in_held_out_pair(a, b)
+
+
+def _in_held_out_pair(a: int, b: int) -> bool:
     return share_of(f"sum {min(a, b)} {max(a, b)}", 8) == 0
 
 
 def sum_pair(slots: Slots, tops: tuple[int, ...] = (9, 20, 49)) -> tuple[int, int]:
-    """Two numbers up to one of ``tops``, on the right side of the split."""
+    """Two numbers up to one of ``tops``, on the right side of the split.
+
+    Early in the training a held-out pair is not seen in any order, later (``varied``) with the smaller number first.
+    """
     while True:
         top = slots.any(tops)
         a, b = slots.rng.randint(0, top), slots.rng.randint(0, top)
-        if pair_held_out(a, b) == slots.new_values:
+        kept = pair_held_out(a, b) if slots.varied or slots.new_values else _in_held_out_pair(a, b)
+        if kept == slots.new_values:
             return a, b
 
 

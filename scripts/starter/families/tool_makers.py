@@ -117,7 +117,7 @@ def _parameter(slots: Slots) -> tuple[str, dict[str, Any]]:
             schema = {"type": "string", "enum": [slots.word() for _ in range(slots.rng.randint(2, 3))]}
         return slots.key(), schema
     if kind < 0.9:
-        return slots.one(words.NUMBER_KEYS), _INTEGER
+        return slots.key(words.NUMBER_KEYS) if slots.varied else slots.one(words.NUMBER_KEYS), _INTEGER
     return slots.one(words.FLAG_KEYS), {"type": "boolean"}
 
 
