@@ -2,12 +2,13 @@
 
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from starter.card import write_card
@@ -28,8 +29,12 @@ CALL = {"type": "function", "function": {"name": "get_weather", "arguments": {"c
 
 
 @pytest.fixture(scope="module")
-def starter() -> Evaluator:
-    return Evaluator(SHIPPED)
+def starter() -> Iterator[Evaluator]:
+    # So small a model gains nothing from a second thread, and on a busy machine loses a lot by waiting for it.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Evaluator(SHIPPED)
+    torch.set_num_threads(threads)
 
 
 def user(text: str) -> dict[str, Any]:
