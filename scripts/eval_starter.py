@@ -38,7 +38,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="N",
         help="conversations to generate as a cross-check (default: %(default)s)",
     )
-    add("--seed", type=int, default=99, help="seed of the conversations (default: %(default)s)")
+    add("--seed", type=int, default=2027, help="seed of the conversations (default: %(default)s)")
     add("--threads", type=int, default=2, help="torch threads (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write the figures to this file")
     add("--write-card", action="store_true", help="write README.md and eval.json in the model directory")

@@ -11,10 +11,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from starter.card import write_card
-from starter.evaluation import Evaluator
-from starter.families.about import ABILITIES, ABOUT, HELLO, JOKE
-from starter.families.unknown import FALLBACK
+from starter.card import write_card  # noqa: E402
+from starter.evaluation import Evaluator  # noqa: E402
+from starter.families.about import ABILITIES, ABOUT, HELLO, JOKE  # noqa: E402
+from starter.families.unknown import FALLBACK  # noqa: E402
 
 SHIPPED = Path(__file__).parents[2] / "src" / "llm_local" / "starter"
 WEATHER = {
