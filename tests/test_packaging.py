@@ -76,7 +76,7 @@ def test_the_product_declares_what_it_imports_and_imports_what_it_declares() -> 
 
 def test_scripts_and_tests_import_only_what_is_pinned() -> None:
     pinned = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in _pins()}
-    local = {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"scripts"}
+    local = {path.stem for path in (ROOT / "tests").rglob("*")} | {"scripts"}
     assert (_third_party("scripts") | _third_party("tests")) - local - pinned == set()
 
 

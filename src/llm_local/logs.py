@@ -18,7 +18,16 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
-__all__ = ["MASK", "configure_logging", "current_request_id", "elide", "one_line", "redact", "request_scope"]
+__all__ = [
+    "MASK",
+    "adopt_library_logs",
+    "configure_logging",
+    "current_request_id",
+    "elide",
+    "one_line",
+    "redact",
+    "request_scope",
+]
 
 MASK: Final = "***"
 _NOISY_LIBRARIES: Final = (
@@ -152,6 +161,19 @@ def configure_logging(
     library_level = "debug" if level == "debug" else "critical" if level == "critical" else "error"
     for name in _NOISY_LIBRARIES:
         logging.getLogger(name).setLevel(library_level.upper())
+    adopt_library_logs()
     # These two set their own level on import, from the environment.
     os.environ["TRANSFORMERS_VERBOSITY"] = library_level
     os.environ["HF_HUB_VERBOSITY"] = library_level
+
+
+def adopt_library_logs() -> None:
+    """Take away the handlers that libraries give themselves on import, which write past our format and redaction.
+
+    Called once more after the import of a library that does so.
+    """
+    for name in _NOISY_LIBRARIES:
+        library = logging.getLogger(name)
+        for handler in list(library.handlers):
+            library.removeHandler(handler)
+        library.propagate = True

@@ -17,6 +17,7 @@ from llm_local.errors import HubUnavailable, ModelNotFound
 from llm_local.events import Progress
 from llm_local.loaders.configuration import context_length, end_token_ids, generation_defaults, read_config
 from llm_local.loaders.safetensors import read_weights
+from llm_local.logs import adopt_library_logs
 from llm_local.specs import ModelInfo, ModelSpec
 from llm_local.store.names import STARTER, ModelName, did_you_mean, parse_name
 from llm_local.store.selection import CONFIG
@@ -118,6 +119,7 @@ def load_tokenizer_and_model(
     # Later still: transformers takes two seconds, and a model that does not fit is refused by now.
     from llm_local.loaders.causal_lm import load_tokenizer, load_weights, make_config
 
+    adopt_library_logs()
     trust = spec.trust_remote_code
     made = make_config(config, path, trust_remote_code=trust)
     tokenizer = load_tokenizer(path, made, trust_remote_code=trust)
