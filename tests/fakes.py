@@ -21,6 +21,9 @@ class ByteTokenizer:
     def __call__(self, text: str, add_special_tokens: bool = True) -> SimpleNamespace:
         return SimpleNamespace(input_ids=list(text.encode("utf-8")))
 
+    def get_vocab(self) -> dict[str, int]:
+        return {str(token_id): token_id for token_id in range(self.vocab_size)}
+
     def decode(
         self, token_ids, *, skip_special_tokens: bool = True, clean_up_tokenization_spaces: bool = False
     ) -> str:

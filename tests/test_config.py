@@ -51,6 +51,7 @@ def test_the_defaults() -> None:
         "kv_cache_mb": None,
         "prefix_cache": True,
         "speculation": "off",
+        "draft_model": None,
         "system_prompt": None,
         "max_new_tokens": 512,
         "temperature": 0.7,

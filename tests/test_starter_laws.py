@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import pytest
 import torch
 
+from fakes import ByteTokenizer
+from llm_local.errors import InvalidRequest
 from llm_local.events import Delta, fold
 from llm_local.generator import TextGenerator
 from llm_local.messages import Message
@@ -119,6 +122,18 @@ def test_speculation_changes_nothing_and_finds_repetitions(loaded):
         assert plain.usage.drafted_tokens == 0
     greedy = generator_for(loaded, speculation="ngram").generate_chat(question, GREEDY)
     assert 0 < greedy.usage.accepted_tokens <= greedy.usage.drafted_tokens
+
+
+def test_a_draft_model_changes_nothing_and_must_share_the_vocabulary(loaded):
+    draft = load_tokenizer_and_model(ModelSpec("starter", dtype="bfloat16"))
+    plain = generator_for(loaded).generate_chat(ask(QUESTIONS[0]), GREEDY)
+    guessed = TextGenerator(loaded, draft=draft).generate_chat(ask(QUESTIONS[0]), GREEDY)
+    assert guessed.token_ids == plain.token_ids
+    assert guessed.usage.accepted_tokens > guessed.usage.completion_tokens // 2
+
+    stranger = dataclasses.replace(draft, tokenizer=ByteTokenizer())
+    with pytest.raises(InvalidRequest, match="vocabulary"):
+        TextGenerator(loaded, draft=stranger)
 
 
 def test_cancel_frees_memory(loaded):

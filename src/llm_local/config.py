@@ -138,6 +138,12 @@ class Config(Settings):
             context_length=self.context_length,
         )
 
+    def draft_spec(self) -> ModelSpec | None:
+        """The model that guesses ahead, where there is one."""
+        return (
+            None if self.draft_model is None else dataclasses.replace(self.model_spec(), ref=self.draft_model)
+        )
+
     def engine_options(self) -> EngineOptions:
         """How the engine works: its memory beside the weights, what it keeps and guesses."""
         kv_cache_bytes = None if self.kv_cache_mb is None else self.kv_cache_mb * 2**20

@@ -54,8 +54,8 @@ class PreparedRequest:
 class TextGenerator:
     """Generates with one loaded model.
 
-    `defaults` apply where a call brings no options of its own; `driver` decides which thread the engine
-    runs in. `engine` replaces the real one in tests.
+    `defaults` apply where a call brings no options of its own; `draft` is a smaller model of the same vocabulary that
+    guesses ahead; `driver` decides which thread the engine runs in. `engine` replaces the real one in tests.
     """
 
     def __init__(
@@ -64,13 +64,14 @@ class TextGenerator:
         *,
         defaults: GenerationOptions | None = None,
         engine_options: EngineOptions | None = None,
+        draft: LoadedModel | None = None,
         engine: Engine | None = None,
         driver: Callable[[Engine], Driver] = InlineDriver,
     ) -> None:
         self._loaded = loaded
         self._defaults = GenerationOptions() if defaults is None else defaults
         self._driver = driver(
-            _engine_for(loaded, engine_options or EngineOptions()) if engine is None else engine
+            _engine_for(loaded, engine_options or EngineOptions(), draft) if engine is None else engine
         )
         self._template = ChatTemplate(loaded.tokenizer)
         self._numbers = itertools.count(1)
@@ -248,19 +249,33 @@ class TextGenerator:
         )
 
 
-def _engine_for(loaded: LoadedModel, options: EngineOptions) -> Engine:
+def _engine_for(loaded: LoadedModel, options: EngineOptions, draft: LoadedModel | None) -> Engine:
     # Late: these import torch, and whoever brings an engine of its own does not need it.
-    from llm_local.engine.factory import make_engine
-    from llm_local.engine.speculative import NgramDrafter
+    from llm_local.engine.factory import make_draft, make_engine
+    from llm_local.engine.speculative import Drafter, NgramDrafter
     from llm_local.loaders.devices import available_bytes
 
     kv_limit_bytes = options.kv_cache_bytes
     if kv_limit_bytes is None:
         kv_limit_bytes = available_bytes(loaded.info.device) // 2
+    drafter: Drafter | None = NgramDrafter() if options.speculation == "ngram" else None
+    if draft is not None:
+        if draft.tokenizer.get_vocab() != loaded.tokenizer.get_vocab():
+            raise InvalidRequest(
+                f"The draft model {draft.info.ref} has another vocabulary than {loaded.info.ref}.",
+                "A draft model must be of the same family.",
+                param="draft_model",
+            )
+        # the small model's keys and values are small too
+        draft_bytes = kv_limit_bytes // 8
+        kv_limit_bytes -= draft_bytes
+        drafter = make_draft(
+            draft.model, context_length=draft.info.context_length, kv_limit_bytes=draft_bytes
+        )
     return make_engine(
         loaded.model,
         context_length=loaded.info.context_length,
         kv_limit_bytes=kv_limit_bytes,
         prefix_cache_bytes=kv_limit_bytes // 2 if options.prefix_cache else 0,
-        drafter=NgramDrafter() if options.speculation == "ngram" else None,
+        drafter=drafter,
     )

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from engine_driving import GREEDY, drain, ids_of, request, run
-from llm_local.engine.factory import make_engine
+from llm_local.engine.factory import make_draft, make_engine
 from llm_local.engine.kv_cache import kv_layout
-from llm_local.engine.speculative import ModelDrafter, NgramDrafter
+from llm_local.engine.speculative import NgramDrafter
+from llm_local.errors import UnsupportedTask
 from llm_local.options import GenerationOptions
 from tiny_models import CONTEXT_LENGTH, END_TOKEN, PACKED, random_prompt, tiny_model
 
@@ -21,6 +22,12 @@ SAMPLED = GenerationOptions(
 
 def engine_with(model_type, drafter, **limits):
     return make_engine(tiny_model(model_type), context_length=CONTEXT_LENGTH, drafter=drafter, **limits)
+
+
+def draft_of(model_type, context_length=CONTEXT_LENGTH, kv_limit_bytes=None):
+    """A drafter over a model of its own."""
+    model = copy.deepcopy(tiny_model(model_type))
+    return make_draft(model, context_length=context_length, kv_limit_bytes=kv_limit_bytes)
 
 
 def repetitive_prompt(seed=0):
@@ -80,7 +87,7 @@ def test_a_model_drafting_for_itself_is_always_right():
     one = request("a", random_prompt(20), GREEDY.replace(logit_bias={END_TOKEN: -100.0}))
     two = request("b", random_prompt(33), GREEDY)
     expected = run(engine_with("llama", None), one, two)
-    engine = engine_with("llama", ModelDrafter.of(copy.deepcopy(tiny_model("llama"))))
+    engine = engine_with("llama", draft_of("llama"))
     for each in (one, two):
         engine.submit(each)
     steps = drain(engine)
@@ -88,12 +95,12 @@ def test_a_model_drafting_for_itself_is_always_right():
     usage = steps["a"][-1].report.usage
     assert usage.drafted_tokens > 0
     assert usage.accepted_tokens == usage.drafted_tokens
-    stranger = engine_with("llama", ModelDrafter.of(copy.deepcopy(tiny_model("qwen2"))))
+    stranger = engine_with("llama", draft_of("qwen2"))
     assert run(stranger, one, two) == expected
 
 
 def test_the_small_models_memory_is_freed():
-    drafter = ModelDrafter.of(copy.deepcopy(tiny_model("llama")))
+    drafter = draft_of("llama")
     run(engine_with("llama", drafter), request("a", random_prompt(20)))
     assert drafter._runner.budget.used_bytes == 0
 
@@ -119,6 +126,25 @@ def test_the_sequence_ends_at_the_end_token_among_right_guesses():
     steps = drain(engine)["a"]
     assert ids_of(steps) == [11, 12, END_TOKEN]
     assert steps[-1].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("limits", [{"context_length": 300}, {"kv_limit_bytes": 1}], ids=["window", "memory"])
+def test_a_draft_model_that_cannot_follow_has_no_guesses(limits):
+    """A prompt of several chunks, and a small model whose window or memory is too short for it: the same ids."""
+    one = request("a", random_prompt(700), GREEDY)
+    expected = run(engine_with("llama", None), one)
+    for draft in (draft_of("llama"), draft_of("llama", **limits)):
+        engine = engine_with("llama", draft)
+        engine.submit(one)
+        steps = drain(engine)["a"]
+        assert ids_of(steps) == expected["a"]
+        drafted = steps[-1].report.usage.drafted_tokens
+        assert (drafted > 0) == (draft._context_length > 300 and draft._runner.budget.limit_bytes is None)
+
+
+def test_a_model_that_cannot_go_back_is_no_draft():
+    with pytest.raises(UnsupportedTask, match="mamba"):
+        make_draft(tiny_model("mamba"), context_length=100, kv_limit_bytes=None)
 
 
 @pytest.mark.parametrize("cap", [1, 2, 3, 7])

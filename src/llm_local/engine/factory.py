@@ -15,12 +15,13 @@ from llm_local.engine.prefix_cache import PrefixCache
 from llm_local.engine.protocol import TokenRequest
 from llm_local.engine.runner import PackedRunner
 from llm_local.engine.sequence import Chunk, Runner, Sequence
-from llm_local.engine.speculative import Drafter
+from llm_local.engine.speculative import Drafter, ModelDrafter
 from llm_local.engine.universal import UniversalRunner
+from llm_local.errors import UnsupportedTask
 from llm_local.options import GenerationOptions
 from llm_local.sampling.sampler import Sampler
 
-__all__ = ["PROVEN", "make_engine", "make_runner"]
+__all__ = ["PROVEN", "make_draft", "make_engine", "make_runner"]
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,21 @@ def make_engine(
         prefix_cache=PrefixCache(prefix_cache_bytes) if packed and prefix_cache_bytes else None,
         drafter=drafter if packed else None,
     )
+
+
+def make_draft(model: Any, *, context_length: int, kv_limit_bytes: int | None) -> ModelDrafter:
+    """A drafter over a small transformers model, with its own window in tokens and K/V memory in bytes.
+
+    Raises:
+        UnsupportedTask: the small model cannot go back to an earlier token.
+    """
+    runner = make_runner(model, KVBudget(kv_limit_bytes))
+    if not isinstance(runner, PackedRunner):
+        raise UnsupportedTask(
+            f"Models of type {model.config.model_type!r} cannot guess ahead for another one.",
+            "Use a draft model of the packed kind (docs/architectures.md).",
+        )
+    return ModelDrafter(runner, context_length)
 
 
 def make_runner(model: Any, budget: KVBudget) -> Runner:

@@ -14,9 +14,7 @@ from collections.abc import Iterable
 from collections.abc import Sequence as SequenceOf
 from typing import Protocol
 
-import torch
-
-from llm_local.engine.kv_cache import KVBudget
+from llm_local.engine.prefix_cache import common_length
 from llm_local.engine.protocol import TokenRequest
 from llm_local.engine.runner import PackedRunner
 from llm_local.engine.sequence import Chunk, Sequence
@@ -84,27 +82,33 @@ class _NgramIndex:
 
 
 class ModelDrafter:
-    """Proposes what a smaller model with the same vocabulary finds most likely."""
+    """Proposes what a smaller model with the same vocabulary finds most likely.
 
-    def __init__(self, runner: PackedRunner, num_tokens: int = 4) -> None:
+    It reads along in chunks like the engine itself, and has no guesses for a sequence it has not caught up with, that
+    outgrows its own window of `context_length` tokens, or for which its memory has no room.
+    """
+
+    def __init__(self, runner: PackedRunner, context_length: int, num_tokens: int = 4) -> None:
         self._runner = runner
+        self._context_length = context_length
         self._num_tokens = num_tokens
         self._shadows: dict[str, Sequence] = {}
 
-    @classmethod
-    def of(cls, model: object, num_tokens: int = 4) -> ModelDrafter:
-        """A drafter over a loaded model, with memory of its own."""
-        return cls(PackedRunner(model, KVBudget(None)), num_tokens)
-
     def propose(self, sequences: SequenceOf[Sequence]) -> dict[str, list[int]]:
         """Greedy continuations, all sequences in the same forward passes."""
-        shadows = [self._shadow(sequence) for sequence in sequences]
-        for _ in range(self._num_tokens):
-            logits = self._runner.run([Chunk(shadow, shadow.num_pending) for shadow in shadows])
-            for shadow, token_id in zip(shadows, logits.argmax(-1).tolist(), strict=True):
+        shadows = [shadow for sequence in sequences if (shadow := self._shadow(sequence)) is not None]
+        chunk_tokens = self._runner.max_chunk_tokens or self._context_length
+        behind = [shadow for shadow in shadows if shadow.num_pending > chunk_tokens]
+        for shadow in behind[:1]:
+            self._runner.run([Chunk(shadow, chunk_tokens)])
+            shadow.num_computed += chunk_tokens
+        ready = [shadow for shadow in shadows if shadow not in behind]
+        for _ in range(self._num_tokens if ready else 0):
+            logits = self._runner.run([Chunk(shadow, shadow.num_pending) for shadow in ready])
+            for shadow, token_id in zip(ready, logits.argmax(-1).tolist(), strict=True):
                 shadow.num_computed = len(shadow.tokens)
                 shadow.tokens.append(token_id)
-        return {shadow.sequence_id: shadow.tokens[-self._num_tokens :] for shadow in shadows}
+        return {shadow.sequence_id: shadow.tokens[-self._num_tokens :] for shadow in ready}
 
     def forget(self, sequence: Sequence) -> None:
         """Free the sequence's memory in the small model."""
@@ -112,22 +116,22 @@ class ModelDrafter:
         if shadow is not None:
             shadow.state.free()
 
-    def _shadow(self, sequence: Sequence) -> Sequence:
-        """The sequence in the small model, with its own guesses replaced by what came true."""
+    def _shadow(self, sequence: Sequence) -> Sequence | None:
+        """The sequence in the small model, its own guesses replaced by what came true; None where it cannot follow."""
         shadow = self._shadows.get(sequence.sequence_id)
         if shadow is None:
             request = TokenRequest(
                 sequence.sequence_id, sequence.request.prompt_ids, sequence.request.options
             )
-            state = self._runner.new_state(len(sequence.tokens) + 1)
+            state = self._runner.new_state(len(sequence.tokens) + self._num_tokens)
             shadow = Sequence(request, state, sequence.sampler, sequence.max_tokens)
             self._shadows[sequence.sequence_id] = shadow
-        right = torch.tensor(shadow.tokens[: len(sequence.tokens)]) == torch.tensor(
-            sequence.tokens[: len(shadow.tokens)]
-        )
-        num_right = len(right) if bool(right.all()) else int(right.int().argmin())
         # at least the last token runs again: its logits are the first guess
-        shadow.num_computed = min(shadow.num_computed, num_right, len(sequence.tokens) - 1)
+        num_right = common_length(shadow.tokens, sequence.tokens[:-1])
+        shadow.num_computed = min(shadow.num_computed, num_right)
         shadow.state.rollback(shadow.num_computed)
         shadow.tokens = list(sequence.tokens)
-        return shadow
+        num_new = shadow.num_pending + self._num_tokens
+        if len(sequence.tokens) + self._num_tokens > self._context_length:
+            return None
+        return shadow if self._runner.budget.fits(shadow.state.bytes_to_append(num_new)) else None

@@ -119,6 +119,13 @@ class Settings:
         "Guess tokens ahead and confirm several at once; ngram looks for repetitions. Never changes the answer.",
         "Model",
     )
+    draft_model: str | None = _setting(
+        None,
+        NAME,
+        "A smaller model with the same vocabulary that guesses ahead for MODEL_ID, named like it. Never changes the "
+        "answer.",
+        "Model",
+    )
     system_prompt: str | None = _setting(
         None, TEXT, "Instruction put before every conversation.", "Generation",
         flag="--system-prompt", secrecy="private",

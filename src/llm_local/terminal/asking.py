@@ -44,12 +44,16 @@ def open_model(config: Config, on_progress: Callable[[Progress], None]) -> OpenM
         offline=config.offline,
         on_progress=on_progress,
     )
+    draft_spec, draft = config.draft_spec(), None
+    if draft_spec is not None:
+        found = resolve_model(draft_spec, explicit=True, offline=config.offline, on_progress=on_progress)
+        draft = load_tokenizer_and_model(found.spec, path=found.path, on_progress=on_progress)
     loaded = load_tokenizer_and_model(resolved.spec, path=resolved.path, on_progress=on_progress)
     # Late: it imports torch, and most failures are known by now.
     from llm_local.generator import TextGenerator
 
     return OpenModel(
-        TextGenerator(loaded, engine_options=config.engine_options()),
+        TextGenerator(loaded, engine_options=config.engine_options(), draft=draft),
         loaded.info,
         loaded.generation_defaults,
         loaded.load_s,
