@@ -86,3 +86,9 @@ def test_an_error_object() -> None:
         "error": {"kind": "model_not_found", "message": "No.", "hint": "Look."}
     }
     assert error_object(KeyError("x"))["error"]["kind"] == "internal_error"
+
+
+def test_guesses_are_told_where_there_were_any() -> None:
+    assert "guessed" not in "\n".join(_report().lines())
+    usage = Usage(prompt_tokens=30, completion_tokens=11, drafted_tokens=8, accepted_tokens=5)
+    assert "guessed ahead: 5 of 8 tokens came true" in _report(usage=usage).lines()

@@ -44,6 +44,7 @@ class RunReport:
         usage, timings = self.completion.usage, self.completion.timings
         speeds = _speeds(self.completion)
         sampling = ", ".join(f"{name} {value}" for name, value in self._sampling().items())
+        guesses = f"guessed ahead: {usage.accepted_tokens} of {usage.drafted_tokens} tokens came true"
         return (
             f"model: {self.info.ref} ({self.info.architecture}, {self.info.num_parameters:,} parameters), "
             f"device {self.info.device}, dtype {self.info.dtype}, loaded in {self.load_s:.2f} s",
@@ -51,6 +52,7 @@ class RunReport:
             f"{timings.prefill_s:.3f} s{_rate(speeds['prefill_tokens_per_s'])}",
             f"answer: {usage.completion_tokens} tokens, decode {timings.decode_s:.3f} s"
             f"{_rate(speeds['decode_tokens_per_s'])}, first token after {timings.first_token_s:.3f} s",
+            *([guesses] if usage.drafted_tokens else []),
             f"finish reason: {self.completion.finish_reason}",
             f"options: {sampling}",
         )
