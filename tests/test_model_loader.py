@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,6 +61,13 @@ def hub(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> Iterator[FakeHub]:
         hub.add(REF, {path.name: path.read_bytes() for path in checkpoint.iterdir()})
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         yield hub
+
+
+def plain_model(model_type: str) -> Any:
+    """The model that was saved, without the attention that an engine of another test may have given it."""
+    model = tiny_model(model_type)
+    model.set_attn_implementation("eager")
+    return model
 
 
 def logits(model: object, prompt: tuple[int, ...]) -> torch.Tensor:
@@ -174,7 +182,7 @@ def test_every_architecture_is_loaded_as_it_was_saved(model_type: str, tmp_path:
     loaded = load_tokenizer_and_model(ModelSpec(str(save_checkpoint(tmp_path, model_type))))
     prompt = random_prompt(24)
     torch.testing.assert_close(
-        logits(loaded.model, prompt), logits(tiny_model(model_type), prompt), rtol=1e-5, atol=1e-5
+        logits(loaded.model, prompt), logits(plain_model(model_type), prompt), rtol=1e-5, atol=1e-5
     )
     assert not loaded.model.training
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
@@ -240,7 +248,7 @@ def test_shards_are_loaded_like_a_single_file(tmp_path: Path) -> None:
     assert len(list(folder.glob("*.safetensors"))) > 1
     loaded = load_tokenizer_and_model(ModelSpec(str(folder)))
     prompt = random_prompt(9)
-    torch.testing.assert_close(logits(loaded.model, prompt), logits(tiny_model("llama"), prompt))
+    torch.testing.assert_close(logits(loaded.model, prompt), logits(plain_model("llama"), prompt))
 
 
 def test_the_tokenizer_is_the_one_transformers_makes(checkpoint: Path) -> None:
@@ -436,7 +444,7 @@ def test_no_file_of_a_model_makes_its_code_run(attack: str, checkpoint: Path, tm
     else:
         assert attack not in REFUSED
         prompt = random_prompt(5)
-        torch.testing.assert_close(logits(loaded.model, prompt), logits(tiny_model("llama"), prompt))
+        torch.testing.assert_close(logits(loaded.model, prompt), logits(plain_model("llama"), prompt))
         assert loaded.model.config._attn_implementation in ("sdpa", "eager")
     assert not canary.exists()
 
