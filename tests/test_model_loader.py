@@ -63,14 +63,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> Iterator[FakeHub]:
         yield hub
 
 
-def plain_model(model_type: str) -> Any:
-    """The model that was saved, without the attention that an engine of another test may have given it."""
-    model = tiny_model(model_type)
-    model.set_attn_implementation("eager")
-    return model
-
-
-def logits(model: object, prompt: tuple[int, ...]) -> torch.Tensor:
+def logits(model: Any, prompt: tuple[int, ...]) -> torch.Tensor:
+    model.set_attn_implementation("eager")  # an engine of another test may have given it another
     with torch.inference_mode():
         return model(input_ids=torch.tensor([prompt]), use_cache=False).logits
 
@@ -182,7 +176,7 @@ def test_every_architecture_is_loaded_as_it_was_saved(model_type: str, tmp_path:
     loaded = load_tokenizer_and_model(ModelSpec(str(save_checkpoint(tmp_path, model_type))))
     prompt = random_prompt(24)
     torch.testing.assert_close(
-        logits(loaded.model, prompt), logits(plain_model(model_type), prompt), rtol=1e-5, atol=1e-5
+        logits(loaded.model, prompt), logits(tiny_model(model_type), prompt), rtol=1e-5, atol=1e-5
     )
     assert not loaded.model.training
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
@@ -248,7 +242,7 @@ def test_shards_are_loaded_like_a_single_file(tmp_path: Path) -> None:
     assert len(list(folder.glob("*.safetensors"))) > 1
     loaded = load_tokenizer_and_model(ModelSpec(str(folder)))
     prompt = random_prompt(9)
-    torch.testing.assert_close(logits(loaded.model, prompt), logits(plain_model("llama"), prompt))
+    torch.testing.assert_close(logits(loaded.model, prompt), logits(tiny_model("llama"), prompt))
 
 
 def test_the_tokenizer_is_the_one_transformers_makes(checkpoint: Path) -> None:
@@ -444,7 +438,7 @@ def test_no_file_of_a_model_makes_its_code_run(attack: str, checkpoint: Path, tm
     else:
         assert attack not in REFUSED
         prompt = random_prompt(5)
-        torch.testing.assert_close(logits(loaded.model, prompt), logits(plain_model("llama"), prompt))
+        torch.testing.assert_close(logits(loaded.model, prompt), logits(tiny_model("llama"), prompt))
         assert loaded.model.config._attn_implementation in ("sdpa", "eager")
     assert not canary.exists()
 
