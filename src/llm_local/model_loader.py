@@ -15,7 +15,13 @@ from typing import Any
 
 from llm_local.errors import HubUnavailable, ModelNotFound
 from llm_local.events import Progress
-from llm_local.loaders.configuration import context_length, end_token_ids, generation_defaults, read_config
+from llm_local.loaders.configuration import (
+    check_layers,
+    context_length,
+    end_token_ids,
+    generation_defaults,
+    read_config,
+)
 from llm_local.loaders.safetensors import read_weights
 from llm_local.logs import adopt_library_logs
 from llm_local.specs import ModelInfo, ModelSpec
@@ -108,6 +114,7 @@ def load_tokenizer_and_model(
     window = context_length(config.values, spec.context_length)
 
     weights = read_weights(path)
+    check_layers(config, len(weights.tensors))
 
     # Late: torch takes a second to import, and a wrong folder or a damaged file is known by now.
     from llm_local.loaders.devices import place

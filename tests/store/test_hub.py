@@ -627,3 +627,14 @@ def test_only_hub_names_are_pulled(hub: FakeHub, ref: str, tmp_path: Path, monke
     with pytest.raises(InvalidRequest):
         pull(ref)
     assert hub.requests == []
+
+
+def test_a_proxy_that_cannot_be_used_means_the_hub_is_out_of_reach(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(HubUnavailable):
+        pull(REF)

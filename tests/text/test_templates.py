@@ -11,7 +11,7 @@ from jinja2 import Environment
 from tokenizers import AddedToken
 
 from fakes import ByteTokenizer
-from llm_local.errors import InvalidRequest
+from llm_local.errors import InvalidRequest, ModelCorrupt
 from llm_local.messages import Message, ToolCall, ToolDefinition
 from llm_local.text.templates import ChatTemplate
 from text.small_tokenizers import (
@@ -178,13 +178,19 @@ def test_a_template_that_refuses_is_quoted():
     assert caught.value.message.endswith("but got a<|im_end|>b")
 
 
-@pytest.mark.parametrize(
-    "template", ["{{ nonsense(", "{{ 1 / 0 }}", "{{ messages[7].content.x }}", "{% bad %}"]
-)
-def test_a_broken_template_is_an_invalid_request(template):
-    """Whatever a template does wrong, the caller gets one kind of error."""
+@pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{{ messages[7].content.x }}"])
+def test_a_template_that_fails_is_an_invalid_request(template):
+    """Whatever a template does wrong with these messages, the caller gets one kind of error."""
     with pytest.raises(InvalidRequest, match="chat template"):
         render(with_template(byte_level, template), [Message("user", "hi")])
+
+
+@pytest.mark.parametrize("template", ["{{ nonsense(", "{% bad %}"])
+def test_a_template_that_is_no_template_is_a_damaged_model(template):
+    """Its author's mistake, or a broken download: not the messages' fault."""
+    with pytest.raises(ModelCorrupt, match="chat template is damaged") as caught:
+        render(with_template(byte_level, template), [Message("user", "hi")])
+    assert caught.value.file == "chat_template.jinja"
 
 
 # --- control tokens in foreign text (FAULTS T15) ----------------------------------------------------------------

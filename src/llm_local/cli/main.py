@@ -11,7 +11,7 @@ from typing import Final
 
 from llm_local import __version__
 from llm_local.cli import bench, settings, version
-from llm_local.errors import InvalidRequest
+from llm_local.errors import InvalidRequest, LocalLLMError
 from llm_local.terminal.exit_codes import OK, USAGE, error_line, exit_code
 from llm_local.terminal.flags import FlagParser
 from llm_local.terminal.streams import STDOUT, AnswerWriter, Messages, hold_standard_streams
@@ -37,12 +37,14 @@ VERBS: Final[Mapping[str, Verb]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (this process's own by default) and return its exit code."""
-    hold_standard_streams()
+    closed = hold_standard_streams()
     # Not `take_stdout`: no verb so far imports a library that might print.
     answer = AnswerWriter(io.FileIO(STDOUT, "w", closefd=False))
     messages = Messages.on_stderr()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        if STDOUT in closed:
+            raise LocalLLMError("stdout is closed, so there is nowhere to write to.")
         return _dispatch(words, answer, messages)
     except BrokenPipeError as error:
         return exit_code(error)

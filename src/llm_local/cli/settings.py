@@ -54,8 +54,9 @@ def as_object(config: Config) -> dict[str, Any]:
 
 
 def env_lines(config: Config) -> str:
-    """One line per setting, in the syntax of `.env`, with the source as a comment."""
+    """One line per setting, in the syntax of `.env`, with the source as a comment; a masked secret is all comment."""
     return "\n".join(
+        f"{'# ' if setting.secrecy == 'secret' and getattr(config, name) else ''}"
         f"{setting.env}={_quoted(_value(config, name))}  # {config.origin(name)}"
         for name, setting in SETTINGS.items()
     )

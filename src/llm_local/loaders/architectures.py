@@ -41,7 +41,7 @@ def choose_class(config: ModelConfig) -> Any:
     if config.has_own_code and not _is_known(config.model_type, architecture):
         raise UnsafeWeights(
             f"{architecture or config.model_type} runs only with code that comes with the model, which is off.",
-            "Choose another model, or trust this one's code explicitly.",
+            "Choose another model: code that comes with one is never run.",
             file="config.json",
         )
     if config.model_type not in configuration_auto.CONFIG_MAPPING_NAMES:

@@ -68,8 +68,8 @@ def load_tokenizer(folder: Path, config: Any, *, trust_remote_code: bool) -> Pre
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise UnsafeWeights(
-                "This model's tokenizer runs only with code that comes with it, which is off by default.",
-                "Choose another model, or trust this one's code explicitly.",
+                "This model's tokenizer runs only with code that comes with it, which is off.",
+                "Choose another model: code that comes with one is never run.",
                 file="tokenizer_config.json",
             ) from error
         raise _corrupt(

@@ -17,6 +17,7 @@ from llm_local.store.selection import CONFIG
 
 __all__ = [
     "ModelConfig",
+    "check_layers",
     "context_length",
     "end_token_ids",
     "generation_defaults",
@@ -113,6 +114,22 @@ def read_config(folder: Path) -> ModelConfig:
     if not isinstance(config.get("model_type"), str):
         raise ModelCorrupt(f"{CONFIG} is damaged: it does not say the model_type.", file=CONFIG)
     return ModelConfig(config, has_own_code="auto_map" in raw)
+
+
+def check_layers(config: ModelConfig, num_tensors: int) -> None:
+    """Refuse a configuration with more layers than there are tensors: building it would take for ever.
+
+    Raises:
+        ModelCorrupt: naming `config.json`.
+    """
+    for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
+        layers = config.values.get(key)
+        if isinstance(layers, int) and layers > num_tensors:
+            raise ModelCorrupt(
+                f"config.json is damaged: it has {key} {layers}, but the weights hold only {num_tensors} tensors.",
+                "Fetch the model again.",
+                file="config.json",
+            )
 
 
 def generation_defaults(folder: Path) -> dict[str, Any]:

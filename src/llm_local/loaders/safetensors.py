@@ -83,10 +83,12 @@ def read_weights(folder: Path) -> Weights:
         UnsafeWeights: there are only pickle files.
     """
     single, index = folder / WEIGHTS, folder / INDEX
-    if index.is_file():
-        return _read_shards(folder, read_index(index))
+    sharded = _read_shards(folder, read_index(index)) if index.is_file() else None
+    # first, as transformers looks for it first: what is judged is what is loaded
     if single.exists() or single.is_symlink():
         return Weights((single,), read_header(single))
+    if sharded is not None:
+        return sharded
     pickles = sorted(path.name for path in folder.iterdir() if is_pickle(path.name))
     if pickles:
         raise UnsafeWeights(

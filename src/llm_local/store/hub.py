@@ -162,7 +162,16 @@ class _Hub:
         self._authorization = {} if token is None else {"authorization": f"Bearer {token}"}
         # Redirects are followed by hand, because the token must not follow them to another host.
         headers = {"user-agent": f"llm-local/{__version__}", "accept-encoding": "identity"}
-        self._client = httpx2.Client(follow_redirects=False, timeout=_TIMEOUT, headers=headers)
+        try:
+            self._client = httpx2.Client(follow_redirects=False, timeout=_TIMEOUT, headers=headers)
+        except (
+            ImportError,
+            ValueError,
+        ) as error:  # it reads the proxy variables, and not all kinds are supported
+            raise HubUnavailable(
+                "The proxy that the environment names cannot be used.",
+                "Set HTTPS_PROXY to an http:// proxy, or unset ALL_PROXY and HTTPS_PROXY.",
+            ) from error
 
     def __enter__(self) -> _Hub:
         return self
@@ -203,7 +212,8 @@ class _Hub:
                         yield Body(start, response.iter_bytes())
                         return
             with self._send("GET", url, about) as response:
-                _start_of(response, 0, file)
+                if _start_of(response, 0, file) is None:
+                    raise refusal(response.status_code, response.headers, "", about)
                 yield Body(0, response.iter_bytes())
 
         return open_at
@@ -266,7 +276,7 @@ def _within(seconds: float, endpoint: str, action: Callable[[], _T]) -> _T:
     try:
         result, error = outcome.get(timeout=seconds)
     except queue.Empty:
-        raise _unreachable(endpoint, f"no answer within {OFFLINE_AFTER_S:g} s") from None
+        raise _unreachable(endpoint, "it does not answer in time") from None
     if error is not None:
         raise error
     return result  # type: ignore[return-value]  # without an error there is a result

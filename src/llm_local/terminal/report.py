@@ -9,6 +9,7 @@ from typing import Any
 
 from llm_local.errors import LocalLLMError
 from llm_local.events import Completion
+from llm_local.logs import redact
 from llm_local.options import BOUNDS, GenerationOptions
 from llm_local.specs import ModelInfo
 
@@ -90,8 +91,9 @@ class RunReport:
 def error_object(error: BaseException) -> dict[str, Any]:
     """`{"error": {"kind", "message", "hint"}}` of any failure."""
     if isinstance(error, LocalLLMError):
-        return {"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}
-    return {"error": {"kind": LocalLLMError.kind, "message": f"{type(error).__name__}: {error}", "hint": ""}}
+        return {"error": {"kind": error.kind, "message": redact(error.message), "hint": redact(error.hint)}}
+    message = redact(f"{type(error).__name__}: {error}")
+    return {"error": {"kind": LocalLLMError.kind, "message": message, "hint": ""}}
 
 
 def _speeds(completion: Completion) -> dict[str, float | None]:

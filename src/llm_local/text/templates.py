@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_local.errors import InvalidRequest
+import jinja2
+
+from llm_local.errors import InvalidRequest, ModelCorrupt
 from llm_local.messages import Message, ToolCall, ToolDefinition
 
 __all__ = ["ChatTemplate", "RenderedPrompt"]
@@ -60,6 +62,7 @@ class ChatTemplate:
 
         Raises:
             InvalidRequest: no messages, or the template refuses them (its own words are in the message).
+            ModelCorrupt: the template is not one.
         """
         if not messages:
             raise InvalidRequest("There is no message to answer.", param="messages")
@@ -80,6 +83,12 @@ class ChatTemplate:
                 tokenize=False,
                 add_generation_prompt=True,
             )
+        except jinja2.TemplateSyntaxError as error:
+            raise ModelCorrupt(
+                f"The model's chat template is damaged (line {error.lineno}: {error.message}).",
+                "Fetch the model again, or mend chat_template.jinja.",
+                file="chat_template.jinja",
+            ) from error
         except Exception as error:  # a template is a program of the model's author and may raise anything
             reason = shield.restore(str(error))
             raise InvalidRequest(
