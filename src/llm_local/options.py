@@ -96,7 +96,6 @@ class GenerationOptions:
     - `stop`: strings that end the reply and are not part of it.
     - `seed`: makes sampling repeatable, alone or inside any batch; None draws a fresh one.
     - `logprobs`: report the log-probability of each sampled token, and of `top_logprobs` alternatives.
-    - `constraint`: an opaque compiled constraint that masks tokens (see `constraints`), or None.
 
     Raises:
         InvalidRequest: a value out of its bound; `param` names the field.
@@ -116,7 +115,6 @@ class GenerationOptions:
     seed: int | None = None
     logprobs: bool = False
     top_logprobs: int = 0
-    constraint: object | None = None
 
     def __post_init__(self) -> None:
         for name, bound in BOUNDS.items():

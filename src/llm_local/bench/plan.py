@@ -24,7 +24,6 @@ from llm_local.store.names import STARTER
 __all__ = ["SCENARIOS", "SHAPES", "Plan", "open_shape", "open_weights", "prepare"]
 
 SHAPES: Final = (*PUBLISHED_SHAPES, STARTER)
-TRANSFORMERS: Final = "transformers"
 _COUNT: Final = Bound(1, 1_000_000, integer=True)
 
 
