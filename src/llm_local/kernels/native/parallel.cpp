@@ -1,0 +1,159 @@
+#include "parallel.h"
+
+#include <condition_variable>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "abi.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#define LLM_PAUSE() _mm_pause()
+#elif defined(__aarch64__)
+#define LLM_PAUSE() asm volatile("yield")
+#else
+#define LLM_PAUSE() ((void)0)
+#endif
+
+namespace llm {
+
+namespace {
+
+// About 20 us: longer than a balanced phase's tail, shorter than a time slice that a neighbor took from us.
+constexpr int kSpins = 2000;
+
+using GompParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+using IntFunction = int (*)();
+
+GompParallel gomp_parallel = nullptr;
+IntFunction gomp_num_threads = nullptr;
+IntFunction gomp_thread_num = nullptr;
+
+struct Region {
+  void (*run)(void*, Member&);
+  void* context;
+  std::atomic<Team*> team{nullptr};
+  alignas(Team) unsigned char storage[sizeof(Team)];
+};
+
+void gomp_member(void* data) {
+  Region& region = *static_cast<Region*>(data);
+  // The runtime may give fewer threads than asked for; only inside the region is the number known.
+  const int index = gomp_thread_num();
+  if (index == 0) region.team.store(new (region.storage) Team(gomp_num_threads()), std::memory_order_release);
+  Team* team;
+  while ((team = region.team.load(std::memory_order_acquire)) == nullptr) LLM_PAUSE();
+  Member member(*team, index);
+  region.run(region.context, member);
+}
+
+// The library's own threads, for a process without an OpenMP runtime that we know. They sleep between regions.
+class Pool {
+ public:
+  void run(int threads, void (*body)(void*, Member&), void* context) {
+    std::lock_guard<std::mutex> one_region(region_);
+    Team team(threads);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      while (static_cast<int>(workers_.size()) < threads - 1) {
+        const int index = static_cast<int>(workers_.size()) + 1;
+        workers_.emplace_back([this, index, seen = generation_] { work(index, seen); });
+        workers_.back().detach();  // they live as long as the process
+      }
+      team_ = &team;
+      body_ = body;
+      context_ = context;
+      wanted_ = threads - 1;
+      running_ = wanted_;
+      ++generation_;
+    }
+    wake_.notify_all();
+    Member member(team, 0);
+    body(context, member);
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [this] { return running_ == 0; });
+  }
+
+ private:
+  void work(int index, uint64_t seen) {
+    for (;;) {
+      Team* team;
+      void (*body)(void*, Member&);
+      void* context;
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [&] { return generation_ != seen; });
+        seen = generation_;
+        if (index > wanted_) continue;
+        team = team_;
+        body = body_;
+        context = context_;
+      }
+      Member member(*team, index);
+      body(context, member);
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (--running_ == 0) done_.notify_one();
+    }
+  }
+
+  std::mutex region_, mutex_;
+  std::condition_variable wake_, done_;
+  std::vector<std::thread> workers_;
+  uint64_t generation_ = 0;
+  int wanted_ = 0, running_ = 0;
+  Team* team_ = nullptr;
+  void (*body_)(void*, Member&) = nullptr;
+  void* context_ = nullptr;
+};
+
+Pool& pool() {
+  static Pool* const one = new Pool;  // never destroyed: its threads may outlive main
+  return *one;
+}
+
+}  // namespace
+
+void Team::finish_phase() {
+  if (count_ == 1) {
+    next_.store(0, std::memory_order_relaxed);
+    return;
+  }
+  const uint32_t phase = phase_.load(std::memory_order_acquire);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
+    arrived_.store(0, std::memory_order_relaxed);
+    next_.store(0, std::memory_order_relaxed);
+    phase_.store(phase + 1, std::memory_order_release);
+    return;
+  }
+  for (int spins = 0; phase_.load(std::memory_order_acquire) == phase;) {
+    if (++spins < kSpins) {
+      LLM_PAUSE();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+void parallel(int threads, void (*run)(void*, Member&), void* context) {
+  if (threads <= 1) {
+    Team team(1);
+    Member member(team, 0);
+    run(context, member);
+  } else if (gomp_parallel != nullptr) {
+    Region region{run, context, {}, {}};
+    gomp_parallel(gomp_member, &region, static_cast<unsigned>(threads), 0);
+  } else {
+    pool().run(threads, run, context);
+  }
+}
+
+}  // namespace llm
+
+extern "C" void llm_use_openmp(void* gomp_parallel, void* num_threads, void* thread_num) {
+  const bool complete = gomp_parallel && num_threads && thread_num;
+  llm::gomp_num_threads = complete ? reinterpret_cast<llm::IntFunction>(num_threads) : nullptr;
+  llm::gomp_thread_num = complete ? reinterpret_cast<llm::IntFunction>(thread_num) : nullptr;
+  llm::gomp_parallel = complete ? reinterpret_cast<llm::GompParallel>(gomp_parallel) : nullptr;
+}
