@@ -128,8 +128,9 @@ def test_a_window_that_moved_on_is_not_reused_in_the_middle():
 
 def memory(budget, length):
     """One token of one layer is 8 bytes here."""
-    state = SequenceKV(budget, expected_tokens=length, layout=KVLayout(8, (None,)))
+    state = SequenceKV(budget, expected_tokens=length, layout=KVLayout(1, 1, 1, torch.float32, (None,)))
     state.append(0, torch.zeros(1, length, 1), torch.zeros(1, length, 1))
+    state.advance(length)
     return state
 
 

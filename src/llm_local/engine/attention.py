@@ -75,6 +75,8 @@ def ragged_attention(
     for segment in segments:
         here = slice(segment.offset, segment.offset + segment.length)
         keys, values = segment.kv.append(layer, key[0, :, here], value[0, :, here], sliding_window)
+        # a quantized model computes in float32 and keeps bfloat16
+        keys, values = keys.to(query.dtype), values.to(query.dtype)
         outputs.append(_attend(query[0, :, here], keys, values, shape))
     packed = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
     return packed.transpose(0, 1).unsqueeze(0), None

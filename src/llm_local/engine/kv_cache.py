@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +31,21 @@ class KVBudget:
 
 @dataclass(frozen=True, slots=True)
 class KVLayout:
-    """What keys and values cost: bytes of one token in one layer, and each layer's sliding window in tokens."""
+    """The shape of one token's keys and values in a layer, and each layer's sliding window in tokens.
 
-    layer_bytes: int
+    `dtype` is that of the storage, whatever the model computes in.
+    """
+
+    heads: int
+    key_dim: int
+    value_dim: int
+    dtype: torch.dtype
     windows: tuple[int | None, ...]
+
+    @property
+    def layer_bytes(self) -> int:
+        """Bytes one token costs in one layer."""
+        return self.heads * (self.key_dim + self.value_dim) * self.dtype.itemsize
 
     @property
     def bytes_per_token(self) -> int:
@@ -42,28 +54,47 @@ class KVLayout:
 
     def first_bytes(self, num_new: int, expected_tokens: int) -> int:
         """Bytes the first append of `num_new` tokens allocates, with room for `expected_tokens`."""
-        capacities = (_first_capacity(num_new, expected_tokens, window) for window in self.windows)
-        return self.layer_bytes * sum(capacities)
+        return self.layer_bytes * sum(self._first_capacities(num_new, expected_tokens))
+
+    def first_layers(self, num_new: int, expected_tokens: int) -> list[_LayerKV]:
+        """The storage that costs `first_bytes`."""
+        return [
+            _LayerKV(
+                torch.empty((self.heads, capacity, self.key_dim), dtype=self.dtype),
+                torch.empty((self.heads, capacity, self.value_dim), dtype=self.dtype),
+                window,
+            )
+            for capacity, window in zip(
+                self._first_capacities(num_new, expected_tokens), self.windows, strict=True
+            )
+        ]
+
+    def _first_capacities(self, num_new: int, expected_tokens: int) -> list[int]:
+        return [_first_capacity(num_new, expected_tokens, window) for window in self.windows]
 
 
 class _LayerKV:
-    """One layer's keys and values, `[kv_heads, capacity, head_dim]` each.
+    """One layer's storage, `[kv_heads, capacity, head_dim]` for keys and for values, from position `start` on.
 
-    They hold the positions from `start` to `length`; a layer with a sliding window forgets what lies before it.
+    A layer with a sliding window forgets what lies before it.
     """
 
-    __slots__ = ("keys", "length", "start", "values", "window")
+    __slots__ = ("keys", "start", "values", "window")
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, window: int | None) -> None:
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, window: int | None, start: int = 0) -> None:
         self.keys = keys
         self.values = values
         self.window = window
-        self.start = 0
-        self.length = 0
+        self.start = start
 
     @property
     def capacity(self) -> int:
         return self.keys.shape[1]
+
+    @property
+    def end(self) -> int:
+        """The first position there is no room for."""
+        return self.start + self.capacity
 
     @property
     def num_bytes(self) -> int:
@@ -78,30 +109,25 @@ class _LayerKV:
         here = slice(start - self.start, end - self.start)
         return self.keys[:, here], self.values[:, here]
 
-    def write(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Put new positions behind the last one; the caller made room."""
-        here = slice(self.length - self.start, self.length - self.start + keys.shape[1])
-        self.keys[:, here] = keys
-        self.values[:, here] = values
-        self.length += keys.shape[1]
-
-    def has(self, length: int) -> bool:
-        """True when nothing is gone that the token after the first `length` could see."""
-        return self.start <= self.first_visible(length) and length <= self.length
+    def write(self, position: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Put keys and values at `position` and after it; the caller made room."""
+        own_keys, own_values = self.read(position, position + keys.shape[1])
+        own_keys.copy_(keys)
+        own_values.copy_(values)
 
     def continued(self, capacity: int, start: int, end: int) -> _LayerKV:
         """A layer with room for `capacity` tokens that holds a copy of the positions from `start` to `end`."""
-        layer = _LayerKV(_empty(self.keys, capacity), _empty(self.values, capacity), self.window)
-        layer.start = layer.length = start
-        layer.write(*self.read(start, end))
+        layer = _LayerKV(_empty(self.keys, capacity), _empty(self.values, capacity), self.window, start)
+        layer.write(start, *self.read(start, end))
         return layer
 
 
 class SequenceKV:
-    """One sequence's keys and values in all layers.
+    """One sequence's keys and values in all layers, and how many tokens all of them have (`length`).
 
-    The first allocation has room for `expected_tokens`; after that storage grows by half of itself, so appending
-    n tokens copies O(n) in total. Layers appear at their first append: their shapes are the model's business.
+    A forward pass writes behind `length`, layer by layer, and `advance` makes it count when all have it: one that
+    fails has changed nothing. The first allocation has room for `expected_tokens`; after that storage grows by half
+    of itself, so appending n tokens copies O(n) in total.
     """
 
     def __init__(self, budget: KVBudget, expected_tokens: int, layout: KVLayout) -> None:
@@ -109,51 +135,72 @@ class SequenceKV:
         self._expected_tokens = expected_tokens
         self._layout = layout
         self._layers: dict[int, _LayerKV] = {}
+        self._end = 0  # the first position that some layer has no room for
+        self.length = 0
+        self.num_bytes = 0
 
     @property
     def windows(self) -> dict[int, int | None]:
         """The sliding window of each layer that has been written to."""
         return {index: layer.window for index, layer in self._layers.items()}
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes allocated for this sequence."""
-        return sum(layer.num_bytes for layer in self._layers.values())
-
     def append(
         self, index: int, keys: torch.Tensor, values: torch.Tensor, window: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add `keys`, `values` `[kv_heads, new, head_dim]` to a layer; return all that the new tokens can see.
+        """Write `keys`, `values` `[kv_heads, new, head_dim]` to a layer; return all that the new tokens can see.
 
         Returns views `[kv_heads, visible, head_dim]` that end at the newest token: everything, or with a `window`
-        what lies within it of the first new token.
+        what lies within it of the first new token. A layer that comes for the first time brings its shape with it.
         """
-        layer = self._with_room(index, keys, values, window)
-        first = layer.first_visible(layer.length)
-        layer.write(keys, values)
-        return layer.read(max(first, layer.start), layer.length)
+        num_new = keys.shape[1]
+        layer = old = self._layers.get(index)
+        if layer is None:
+            capacity, dtype = _first_capacity(num_new, self._expected_tokens, window), self._layout.dtype
+            layer = _LayerKV(_empty(keys, capacity, dtype), _empty(values, capacity, dtype), window)
+        layer = self._with_room(layer, num_new)
+        if layer is not old:
+            self._put({index: layer})
+        layer.write(self.length, keys, values)
+        first = max(layer.first_visible(self.length), layer.start)
+        return layer.read(first, self.length + num_new)
+
+    def make_room(self, num_new: int) -> None:
+        """Make room for `num_new` more tokens in every layer at once, for whoever writes to storage directly."""
+        if self.length + num_new <= self._end:
+            return
+        if self._layers:
+            self._put({index: self._with_room(layer, num_new) for index, layer in self._layers.items()})
+        else:
+            self._put(dict(enumerate(self._layout.first_layers(num_new, self._expected_tokens))))
+
+    def advance(self, num_new: int) -> None:
+        """The next `num_new` tokens are in every layer now."""
+        self.length += num_new
 
     def bytes_to_append(self, num_new: int) -> int:
         """Bytes the next append of `num_new` tokens to every layer will add to the budget."""
         if not self._layers:
             return self._layout.first_bytes(num_new, self._expected_tokens)
+        if self.length + num_new <= self._end:
+            return 0
         return sum(
             layer.num_bytes // layer.capacity * (self._capacity(layer, num_new) - layer.capacity)
             for layer in self._layers.values()
         )
 
     def rollback(self, length: int) -> bool:
-        """Forget what a failed forward half wrote beyond the first `length` tokens. Always works.
+        """Forget what lies beyond the first `length` tokens. Always works.
 
         Nothing that the token after them can see was forgotten: room is made before a write, not after it.
         """
-        for layer in self._layers.values():
-            layer.length = min(layer.length, length)
+        self.length = min(self.length, length)
         return True
 
     def can_fork(self, length: int) -> bool:
         """True when another sequence can start from this one's first `length` tokens."""
-        return bool(self._layers) and all(layer.has(length) for layer in self._layers.values())
+        if not self._layers or length > self.length:
+            return False
+        return all(layer.start <= layer.first_visible(length) for layer in self._layers.values())
 
     def bytes_to_fork(self, length: int, room: int) -> int:
         """Bytes that a copy of the first `length` tokens takes, with room for `room` tokens."""
@@ -170,47 +217,43 @@ class SequenceKV:
             )
             for index, layer in source._layers.items()
         }
-        for index, layer in copies.items():
-            self._put(index, layer)
+        self._put(copies)
+        self.length = length
 
     def shrink(self, length: int) -> None:
         """Keep the first `length` tokens (see `can_fork`) and no room beyond them, layer by layer."""
+        self.length = length
         for index, layer in list(self._layers.items()):
             start = layer.first_visible(length)
-            self._put(index, layer.continued(_rounded(length - start), start, length))
+            self._put({index: layer.continued(_rounded(length - start), start, length)})
 
     def free(self) -> None:
         """Give everything back to the budget. The sequence can start again from nothing."""
         self._budget.used_bytes -= self.num_bytes
         self._layers.clear()
+        self.length = self.num_bytes = self._end = 0
 
     def _capacity(self, layer: _LayerKV, num_new: int) -> int:
         """The capacity with which `layer` takes `num_new` more tokens."""
-        kept = layer.length - max(layer.start, layer.first_visible(layer.length))
-        if layer.length - layer.start + num_new <= layer.capacity or kept + num_new <= layer.capacity:
+        kept = self.length - max(layer.start, layer.first_visible(self.length))
+        if self.length + num_new <= layer.end or kept + num_new <= layer.capacity:
             return layer.capacity
         return _rounded(max(kept + num_new, kept * 3 // 2))
 
-    def _with_room(
-        self, index: int, keys: torch.Tensor, values: torch.Tensor, window: int | None
-    ) -> _LayerKV:
-        num_new = keys.shape[1]
-        layer = self._layers.get(index)
-        if layer is None:
-            capacity = _first_capacity(num_new, self._expected_tokens, window)
-            layer = self._put(index, _LayerKV(_empty(keys, capacity), _empty(values, capacity), window))
-        elif layer.length - layer.start + num_new > layer.capacity:
-            # full: move what can still be seen to the front of a new storage
-            start = max(layer.start, layer.first_visible(layer.length))
-            moved = layer.continued(self._capacity(layer, num_new), start, layer.length)
-            layer = self._put(index, moved)
-        return layer
+    def _with_room(self, layer: _LayerKV, num_new: int) -> _LayerKV:
+        """The layer itself, or when it is full what can still be seen of it at the front of a new storage."""
+        if self.length + num_new <= layer.end:
+            return layer
+        start = max(layer.start, layer.first_visible(self.length))
+        return layer.continued(self._capacity(layer, num_new), start, self.length)
 
-    def _put(self, index: int, layer: _LayerKV) -> _LayerKV:
-        old = self._layers.get(index)
-        self._budget.used_bytes += layer.num_bytes - (0 if old is None else old.num_bytes)
-        self._layers[index] = layer
-        return layer
+    def _put(self, layers: Mapping[int, _LayerKV]) -> None:
+        """Add layers, or put new ones in the places of old ones."""
+        self._layers.update(layers)
+        num_bytes = sum(layer.num_bytes for layer in self._layers.values())
+        self._budget.used_bytes += num_bytes - self.num_bytes
+        self.num_bytes = num_bytes
+        self._end = min((layer.end for layer in self._layers.values()), default=0)
 
 
 def kv_layout(model: Any) -> KVLayout:
@@ -218,13 +261,13 @@ def kv_layout(model: Any) -> KVLayout:
     config = model.config.get_text_config()
     num_heads = getattr(config, "num_attention_heads", None)
     if not num_heads:
-        return KVLayout(0, ())  # no attention, no growing memory
+        return KVLayout(0, 0, 0, model.dtype, ())  # no attention, no growing memory
     heads = getattr(config, "num_key_value_heads", None) or num_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // num_heads
     # multi-head latent attention has keys and values of different sizes
     key_dim = getattr(config, "qk_head_dim", None) or head_dim
     value_dim = getattr(config, "v_head_dim", None) or head_dim
-    return KVLayout(heads * (key_dim + value_dim) * model.dtype.itemsize, _windows(config))
+    return KVLayout(heads, key_dim, value_dim, model.dtype, _windows(config))
 
 
 def _windows(config: Any) -> tuple[int | None, ...]:
@@ -246,5 +289,5 @@ def _rounded(num_tokens: int) -> int:
     return -(-num_tokens // ALLOCATION_TOKENS) * ALLOCATION_TOKENS
 
 
-def _empty(like: torch.Tensor, capacity: int) -> torch.Tensor:
-    return torch.empty((like.shape[0], capacity, like.shape[2]), dtype=like.dtype, device=like.device)
+def _empty(like: torch.Tensor, capacity: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+    return like.new_empty((like.shape[0], capacity, like.shape[2]), dtype=dtype)

@@ -56,6 +56,8 @@ class PackedRunner:
                 logits_to_keep=torch.tensor(kept, dtype=torch.long),  # on the CPU: any device's rows take it
                 segments=segments,
             )
+        for segment in segments:
+            segment.kv.advance(segment.length)
         return output.logits[0].float().cpu()
 
     def _row(self, values: list[int]) -> torch.Tensor:
