@@ -11,6 +11,8 @@ import torch
 
 __all__ = ["apply_min_p", "apply_temperature", "apply_top_k", "apply_top_p", "apply_typical_p"]
 
+_GROUP = 64
+
 
 def apply_temperature(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     """Divide by `temperature` > 0. Shifted so that the highest becomes 0: then no temperature overflows."""
@@ -25,9 +27,27 @@ def apply_top_k(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tenso
     if not 0 < k < logits.numel():
         return logits.sort(descending=True, stable=True)
     # `topk` alone takes equals in any order, and logits of a 16-bit model have many equals
-    ids = (logits >= logits.topk(k).values[-1]).nonzero().flatten()
+    ids = _at_least(logits, _low_bound(logits, k))
     values, order = logits[ids].sort(descending=True, stable=True)
     return values[:k], ids[order[:k]]
+
+
+def _low_bound(logits: torch.Tensor, k: int) -> float:
+    """A value that at least `k` of `logits` reach, and few more.
+
+    The highest of each group of 64, and of those the k-th: so many groups have a member that is at least that.
+    """
+    num_groups = logits.numel() // _GROUP
+    if num_groups < 2 * k:
+        return float(logits.topk(k).values[-1])
+    highest = logits[: num_groups * _GROUP].numpy().reshape(_GROUP, num_groups).max(0)
+    highest.partition(num_groups - k)
+    return float(highest[num_groups - k])
+
+
+def _at_least(logits: torch.Tensor, bound: float) -> torch.Tensor:
+    """Ids of the logits that are `bound` or more, ascending. (numpy finds few among many ten times faster.)"""
+    return torch.from_numpy((logits.numpy() >= bound).nonzero()[0])
 
 
 def apply_top_p(logits: torch.Tensor, p: float) -> torch.Tensor:
