@@ -1,0 +1,210 @@
+"""Linear layers and embeddings over weights in the native library's formats, in the place of torch's modules.
+
+    PackedLinear      8 or 4 bits a weight, packed        quantized models
+    PackedEmbedding   rows of an 8-bit table              quantized models; the head may be over the same table
+    NativeLinear      torch's own parameter, in place     float32 and bfloat16 models
+
+All compute on the CPU. What is not one of these in a quantized model (norms, biases, routers) is float32, and so are
+its activations; its keys and values are bfloat16: `kv_dtype`.
+
+A packed module's `weight` is a tensor on the meta device: it has the shape and the number format that code around a
+linear layer looks at, and no numbers, so that nobody multiplies with packed bytes by mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from llm_local.kernels.layout import LlmLinear, LlmWeightKind
+from llm_local.kernels.library import native
+
+__all__ = [
+    "NativeLinear",
+    "PackedEmbedding",
+    "PackedLinear",
+    "adopt_linears",
+    "is_quantized",
+    "kv_dtype",
+    "linear_parts",
+]
+
+_GROUP: Final = 32  # inputs that share a scale
+_LANES: Final = 16  # outputs of a strip
+_Q8_QUANT_BYTES: Final = 1024  # of a block, before its scales
+_Q8_BLOCK_BYTES: Final = 1088
+_Q8_ZERO: Final = 128
+
+
+class _StructuredLinear(nn.Module):
+    """What all have in common: a C struct over tensors that stay where they are."""
+
+    in_features: int
+    out_features: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._struct: LlmLinear | None = None
+
+    def as_struct(self) -> LlmLinear:
+        """The layer for the native library; its pointers are good as long as this module lives unchanged."""
+        if self._struct is None:
+            self._struct = self._describe()
+        return self._struct
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[..., in_features]` to `[..., out_features]`, in the number format of `x`."""
+        return linear_parts([self], x)[0]
+
+    def _describe(self) -> LlmLinear:
+        raise NotImplementedError
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
+        self._struct = None  # the tensors may move
+        return super()._apply(fn, recurse)
+
+    def extra_repr(self) -> str:
+        """Shown by `print(model)`."""
+        return f"{self.in_features}, {self.out_features}"
+
+
+class PackedLinear(_StructuredLinear):
+    """y = x W^T + b with a packed W. `packed`: uint8, 64-byte aligned, as `Native.pack` writes it; `bias`: float32."""
+
+    def __init__(
+        self,
+        kind: LlmWeightKind,
+        packed: torch.Tensor,
+        rows: int,
+        cols: int,
+        bias: torch.Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.rows, self.cols = self.out_features, self.in_features = rows, cols
+        self.register_buffer("packed", packed, persistent=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Shape and number format, without the numbers."""
+        return torch.empty(self.rows, self.cols, device="meta")
+
+    @property
+    def num_weights(self) -> int:
+        """Numbers that the packed bytes stand for."""
+        return self.rows * self.cols
+
+    def _describe(self) -> LlmLinear:
+        return _struct(self.kind, self.rows, self.cols, self.packed, self.bias)
+
+
+class PackedEmbedding(nn.Module):
+    """Rows of a packed 8-bit table, times `scale`, as float32. `packed` may be the head's own tensor."""
+
+    def __init__(self, packed: torch.Tensor, rows: int, cols: int, *, scale: float = 1.0) -> None:
+        super().__init__()
+        self.kind = LlmWeightKind.Q8
+        self.rows, self.cols = self.num_embeddings, self.embedding_dim = rows, cols
+        self.scale = scale
+        self.register_buffer("packed", packed, persistent=False)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Shape and number format, without the numbers."""
+        return torch.empty(self.rows, self.cols, device="meta")
+
+    @property
+    def num_weights(self) -> int:
+        """Numbers that the packed bytes stand for."""
+        return self.rows * self.cols
+
+    def as_struct(self) -> LlmLinear:
+        """The table for the native library."""
+        return _struct(self.kind, self.rows, self.cols, self.packed, None)
+
+    def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """`[...]` ids to `[..., embedding_dim]`: the numbers that the native library looks up, to the bit."""
+        ids = token_ids.reshape(-1)
+        strip, lane = ids // _LANES, ids % _LANES
+        blocks = self.packed.view(-1, -(-self.cols // (2 * _GROUP)), _Q8_BLOCK_BYTES)
+        quants = blocks[..., :_Q8_QUANT_BYTES].unflatten(-1, (2, _GROUP // 4, _LANES, 4))
+        scales = blocks[..., _Q8_QUANT_BYTES:].view(torch.float16).unflatten(-1, (2, _LANES))
+        # advanced indices with slices between them go first: [ids, blocks, 2, 8, 4] and [ids, blocks, 2]
+        steps = quants[strip, :, :, :, lane].float().sub_(_Q8_ZERO).flatten(-2)
+        rows = steps.mul_(scales[strip, :, :, lane].float().unsqueeze(-1)).flatten(1)[:, : self.cols]
+        rows = rows if self.scale == 1.0 else rows * self.scale
+        return rows.reshape(*token_ids.shape, self.cols)
+
+    def extra_repr(self) -> str:
+        """Shown by `print(model)`."""
+        return f"{self.rows}, {self.cols}"
+
+
+class NativeLinear(_StructuredLinear):
+    """A torch linear layer of float32 or bfloat16 computed by the native library: same parameters, no copy."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self._float_bias: torch.Tensor | None = None
+
+    @property
+    def kind(self) -> LlmWeightKind:
+        """F32 or BF16."""
+        return _PLAIN[self.weight.dtype]
+
+    def _describe(self) -> LlmLinear:
+        self._float_bias = None if self.bias is None else self.bias.detach().float().contiguous()
+        return _struct(self.kind, self.out_features, self.in_features, self.weight, self._float_bias)
+
+
+_PLAIN: Final = {torch.float32: LlmWeightKind.F32, torch.bfloat16: LlmWeightKind.BF16}
+
+
+def linear_parts(layers: Sequence[_StructuredLinear], x: torch.Tensor) -> list[torch.Tensor]:
+    """Layers that share their input, in one call: `x` is `[..., in_features]`, each result `[..., out_features]`.
+
+    All layers are of one kind. A token's result does not depend on the tokens beside it.
+    """
+    tokens = x.reshape(-1, x.shape[-1])
+    if x.dtype not in _PLAIN:
+        tokens = tokens.float()
+    tokens = tokens.contiguous()
+    outputs = [tokens.new_empty(len(tokens), layer.out_features) for layer in layers]
+    native().linear([layer.as_struct() for layer in layers], tokens, outputs)
+    return [
+        output.view(*x.shape[:-1], layer.out_features).to(x.dtype)
+        for layer, output in zip(layers, outputs, strict=True)
+    ]
+
+
+def adopt_linears(model: nn.Module) -> int:
+    """Give every plain torch linear layer of a CPU model to the native library; returns how many."""
+    adopted = 0
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and child.weight.dtype in _PLAIN and child.weight.is_contiguous():
+                setattr(parent, name, NativeLinear(child))
+                adopted += 1
+    return adopted
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """True when some weights of the model are packed to 8 or 4 bits."""
+    return any(hasattr(module, "num_weights") for module in model.modules())
+
+
+def kv_dtype(model: Any) -> torch.dtype:
+    """The number format that keys and values of a model are stored in."""
+    return torch.bfloat16 if is_quantized(model) else model.dtype
+
+
+def _struct(
+    kind: LlmWeightKind, rows: int, cols: int, weights: torch.Tensor, bias: torch.Tensor | None
+) -> LlmLinear:
+    return LlmLinear(kind, rows, cols, 0, weights.data_ptr(), None if bias is None else bias.data_ptr())
