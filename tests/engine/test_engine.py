@@ -22,6 +22,7 @@ from llm_local.errors import (
     NumericalError,
 )
 from llm_local.options import GenerationOptions
+from llm_local.sampling.sampler import Sampler
 from tiny_models import CONTEXT_LENGTH, END_TOKEN, VOCAB_SIZE, random_prompt, tiny_model
 
 
@@ -92,6 +93,35 @@ def test_an_interrupted_forward_leaves_nothing_half_written():
         except KeyboardInterrupt:
             continue
     assert ids == run(engine_for(), request("a", random_prompt(30)))["a"]
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "mamba"])
+def test_an_interruption_between_two_sequences_of_a_step_changes_neither(model_type, monkeypatch):
+    """Ctrl-C before the nth sampling: those of the step that had no token yet compute their part again."""
+    requests = [request("a", random_prompt(20)), request("b", random_prompt(40, seed=3))]
+    expected = run(engine_for(model_type), *requests)
+    plain_sample, count = Sampler.sample, 0
+
+    def sample(self, *args):
+        nonlocal count
+        count += 1
+        if count in (1, 5, 8):
+            raise KeyboardInterrupt
+        return plain_sample(self, *args)
+
+    monkeypatch.setattr(Sampler, "sample", sample)
+    engine = engine_for(model_type)
+    for one in requests:
+        engine.submit(one)
+    found = {"a": [], "b": []}
+    while engine.has_work():
+        try:
+            for step in engine.step():
+                found[step.sequence_id].append(step)
+        except KeyboardInterrupt:
+            continue
+    assert {name: ids_of(steps) for name, steps in found.items()} == expected
+    assert engine.stats()["kv_used_bytes"] == 0
 
 
 def test_what_happened_before_an_interruption_is_delivered_after_it():

@@ -13,7 +13,7 @@ from llm_local.engine.kv_cache import kv_layout
 from llm_local.engine.speculative import NgramDrafter
 from llm_local.errors import UnsupportedTask
 from llm_local.options import GenerationOptions
-from tiny_models import CONTEXT_LENGTH, END_TOKEN, PACKED, random_prompt, tiny_model
+from tiny_models import CONTEXT_LENGTH, END_TOKEN, PACKED, random_prompt, tiny_model, tiny_variant
 
 SAMPLED = GenerationOptions(
     temperature=0.8, top_p=0.9, seed=5, max_new_tokens=40, repetition_penalty=1.2, presence_penalty=0.5
@@ -103,6 +103,65 @@ def test_the_small_models_memory_is_freed():
     drafter = draft_of("llama")
     run(engine_with("llama", drafter), request("a", random_prompt(20)))
     assert drafter._runner.budget.used_bytes == 0
+
+
+def test_the_small_model_keeps_to_its_memory_and_to_a_chunk():
+    """Sixteen long prompts that a cache makes ready at once: guesses for some, in forwards of one chunk at most."""
+    block = 256 * kv_layout(tiny_model("llama")).bytes_per_token
+    shared = random_prompt(450)
+    requests = [request(str(n), (*shared, 5, 6, 7 + n), GREEDY) for n in range(16)]
+    expected = run(engine_with("llama", None), *requests)
+    drafter = draft_of("llama", kv_limit_bytes=7 * block)
+    engine = engine_with("llama", drafter, prefix_cache_bytes=1 << 30)
+    run(engine, request("first", shared))
+    plain_run, lengths, used = drafter._runner.run, [], []
+
+    def recording(chunks):
+        logits = plain_run(chunks)
+        lengths.append(sum(chunk.length for chunk in chunks))
+        used.append(drafter._runner.budget.used_bytes)
+        return logits
+
+    drafter._runner.run = recording
+    for one in requests:
+        engine.submit(one)
+    steps = drain(engine)
+    assert {name: ids_of(found) for name, found in steps.items()} == expected
+    assert max(lengths) == 512
+    assert block < max(used) <= 7 * block
+    assert sum(found[-1].report.usage.accepted_tokens > 0 for found in steps.values()) >= 3
+
+
+def test_a_sequence_that_outgrows_the_small_models_window_costs_it_nothing_more():
+    drafter = draft_of("llama", context_length=40)
+    engine = engine_with("llama", drafter)
+    engine.submit(request("a", random_prompt(20), GREEDY.replace(logit_bias={END_TOKEN: -100.0})))
+    used = []
+    while engine.has_work():
+        engine.step()
+        used.append(drafter._runner.budget.used_bytes)
+    assert max(used) > 0
+    assert used[-2] == 0
+
+
+def test_guesses_outside_the_vocabulary_and_forwards_that_fail_because_of_guesses_harm_nobody():
+    """A small model with more rows of padding proposes ids that the large one has not; other guesses are too many."""
+    one = request("a", random_prompt(20), GREEDY)
+    expected = run(engine_with("llama", None), one)
+    padded = make_draft(
+        tiny_variant("llama", vocab_size=400), context_length=CONTEXT_LENGTH, kv_limit_bytes=None
+    )
+    assert run(engine_with("llama", padded), one) == expected
+    engine = engine_with("llama", Oracle(expected))
+    plain_run = engine._runner.run
+
+    def run_without_guesses(chunks):
+        if any(chunk.drafts for chunk in chunks):
+            raise MemoryError
+        return plain_run(chunks)
+
+    engine._runner.run = run_without_guesses
+    assert run(engine, one) == expected
 
 
 def test_the_sequence_ends_at_the_end_token_among_right_guesses():

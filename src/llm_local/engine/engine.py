@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -75,7 +76,11 @@ class BatchEngine:
             for chunk in chunks:
                 if chunk.sequence.scheduled_at is None:
                     chunk.sequence.scheduled_at = now
-            self._run(chunks)
+            try:
+                self._run(chunks)
+            except BaseException:
+                self._level()
+                raise
         else:
             stuck = self._scheduler.stuck()
             if stuck is not None:
@@ -150,26 +155,29 @@ class BatchEngine:
         if self._drafter is None or not decoding:
             return {}
         try:
-            return self._drafter.propose(decoding)
+            proposed = self._drafter.propose(decoding)
         except Exception:
             logger.warning("guessing ahead failed; this step goes on without it", exc_info=True)
             return {}
+        # a small model may have more rows of padding in its embedding than this one
+        return {
+            name: list(itertools.takewhile(self._vocab_size.__gt__, guesses))
+            for name, guesses in proposed.items()
+        }
 
     def _end_cancelled(self) -> None:
         for sequence in [s for s in self._sequences.values() if s.cancelled]:
             self._end(sequence, finish_reason="cancelled")
 
     def _run(self, chunks: list[Chunk]) -> None:
-        """One forward pass; when it fails as a whole, each sequence alone, so that only the guilty ones fail."""
+        """One forward pass; when it fails, each sequence alone and without guesses, so only the guilty ones fail."""
         try:
             logits = self._runner.run(chunks)
             if len(logits) != sum(chunk.num_logits for chunk in chunks):
                 raise EngineError("The model returned logits for another number of tokens than asked for.")
-        except BaseException as error:
+        except Exception as error:
             alone = [self._rolled_back(chunk) for chunk in chunks]
-            if not isinstance(error, Exception):
-                raise  # Ctrl-C: nothing half-written stays behind
-            if len(chunks) == 1:
+            if len(chunks) == 1 and not chunks[0].drafts:
                 self._fail(chunks[0].sequence, error)
             else:
                 for chunk in alone:
@@ -184,6 +192,13 @@ class BatchEngine:
             return Chunk(sequence, chunk.num_pending)
         sequence.num_computed = 0
         return Chunk(sequence, sequence.num_pending)
+
+    def _level(self) -> None:
+        """After Ctrl-C or the like: what was computed, and led to no token yet, is forgotten and computed again."""
+        for sequence in self._scheduler.running:
+            sequence.num_computed = min(sequence.num_computed, len(sequence.tokens) - 1)
+            if not sequence.state.rollback(sequence.num_computed):
+                sequence.num_computed = 0
 
     def _postprocess(self, chunks: list[Chunk], logits: torch.Tensor) -> None:
         """Sample for every chunk that reached its sequence's end; report progress for the others."""

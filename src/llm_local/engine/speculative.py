@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence as SequenceOf
-from typing import Protocol
+from typing import Protocol, cast
 
+from llm_local.engine.kv_cache import SequenceKV
 from llm_local.engine.prefix_cache import common_length
 from llm_local.engine.protocol import TokenRequest
 from llm_local.engine.runner import PackedRunner
@@ -96,18 +97,17 @@ class ModelDrafter:
 
     def propose(self, sequences: SequenceOf[Sequence]) -> dict[str, list[int]]:
         """Greedy continuations, all sequences in the same forward passes."""
-        shadows = [shadow for sequence in sequences if (shadow := self._shadow(sequence)) is not None]
-        chunk_tokens = self._runner.max_chunk_tokens or self._context_length
-        behind = [shadow for shadow in shadows if shadow.num_pending > chunk_tokens]
-        for shadow in behind[:1]:
-            self._runner.run([Chunk(shadow, chunk_tokens)])
-            shadow.num_computed += chunk_tokens
-        ready = [shadow for shadow in shadows if shadow not in behind]
-        for _ in range(self._num_tokens if ready else 0):
-            logits = self._runner.run([Chunk(shadow, shadow.num_pending) for shadow in ready])
+        chunks = self._next_chunks(sequences)
+        ready = [chunk.sequence for chunk in chunks if chunk.completes]
+        for _ in range(self._num_tokens if chunks else 0):
+            logits = self._runner.run(chunks)
+            for chunk in chunks:
+                chunk.sequence.num_computed += chunk.length
             for shadow, token_id in zip(ready, logits.argmax(-1).tolist(), strict=True):
-                shadow.num_computed = len(shadow.tokens)
                 shadow.tokens.append(token_id)
+            chunks = [Chunk(shadow, 1) for shadow in ready]
+            if not chunks:
+                break
         return {shadow.sequence_id: shadow.tokens[-self._num_tokens :] for shadow in ready}
 
     def forget(self, sequence: Sequence) -> None:
@@ -116,8 +116,34 @@ class ModelDrafter:
         if shadow is not None:
             shadow.state.free()
 
+    def _next_chunks(self, sequences: SequenceOf[Sequence]) -> list[Chunk]:
+        """What the small model reads next, together at most one chunk: first what is nearest to being caught up with.
+
+        Nobody who talks waits longer for it than for a chunk of the large model.
+        """
+        shadows = [shadow for sequence in sequences if (shadow := self._shadow(sequence)) is not None]
+        left = self._runner.max_chunk_tokens or self._context_length
+        chunks: list[Chunk] = []
+        promised_bytes = 0
+        for shadow in sorted(shadows, key=lambda s: s.num_pending):
+            state, num_new = cast(SequenceKV, shadow.state), shadow.num_pending + self._num_tokens
+            need_bytes = state.bytes_to_append(num_new)
+            if left == 0 or not self._runner.budget.fits(promised_bytes + need_bytes):
+                continue
+            if state.length:
+                # for the guesses too: storage that moves under them could not go back to what came true
+                state.make_room(num_new)
+            else:
+                promised_bytes += need_bytes
+            chunks.append(Chunk(shadow, min(left, shadow.num_pending)))
+            left -= chunks[-1].length
+        return chunks
+
     def _shadow(self, sequence: Sequence) -> Sequence | None:
-        """The sequence in the small model, its own guesses replaced by what came true; None where it cannot follow."""
+        """The sequence in the small model, its own guesses replaced by what came true; None where it is too long."""
+        if len(sequence.tokens) + self._num_tokens > self._context_length:
+            self.forget(sequence)
+            return None
         shadow = self._shadows.get(sequence.sequence_id)
         if shadow is None:
             request = TokenRequest(
@@ -131,7 +157,4 @@ class ModelDrafter:
         shadow.num_computed = min(shadow.num_computed, num_right)
         shadow.state.rollback(shadow.num_computed)
         shadow.tokens = list(sequence.tokens)
-        num_new = shadow.num_pending + self._num_tokens
-        if len(sequence.tokens) + self._num_tokens > self._context_length:
-            return None
-        return shadow if self._runner.budget.fits(shadow.state.bytes_to_append(num_new)) else None
+        return shadow
