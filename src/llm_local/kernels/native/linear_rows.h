@@ -4,6 +4,7 @@
 // order of the inputs, then the lanes are summed pairwise. Every tile of rows and tokens keeps this.
 #pragma once
 #include "activations.h"
+#include "elements.h"
 
 namespace llm {
 namespace LLM_VARIANT {
@@ -61,16 +62,6 @@ struct RowsBf16 {
   LLM_INLINE Floats add(Floats sum, Vector w, Vector x) { return fma(w, x, sum); }
 };
 #endif
-
-// Lanes halved until one is left.
-LLM_INLINE float sum_lanes(Floats v) {
-  float lanes[kLanes];
-  memcpy(lanes, &v, sizeof(v));
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  }
-  return lanes[0];
-}
 
 // Multiplies kTokens tokens with kRows rows of weights; a missing row is given as another one's copy.
 template <class Rows, int kRows, int kTokens>
