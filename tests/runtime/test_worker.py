@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import subprocess
+import sys
 import threading
 from queue import SimpleQueue
 from types import SimpleNamespace
@@ -195,6 +198,89 @@ def test_closing_ends_every_stream(start):
     worker.close(LIMIT_S)
     with pytest.raises(LocalLLMError, match="shut down"):
         generator.generate_text("after closing")
+
+
+def test_an_engine_that_exits_its_thread_still_reaches_everybody(start):
+    """SystemExit ends a thread without a trace; a library may raise it."""
+
+    class Exiting(EchoEngine):
+        def step(self):
+            raise SystemExit(3)
+
+    generator = generator_over(start(Exiting()))
+    with pytest.raises(EngineError, match="SystemExit"):
+        generator.generate_text("never answered")
+
+
+def test_a_sequence_whose_id_is_taken_leaves_the_one_that_has_it_alone(start):
+    """The second caller is refused, and the first still gets all of its steps."""
+
+    class Refusing(GatedEngine):
+        def submit(self, request):
+            if request.sequence_id in self._active:
+                raise InvalidRequest("taken", param="sequence_id")
+            super().submit(request)
+
+    engine = Refusing()
+    worker = start(engine)
+    first, second = SimpleQueue(), SimpleQueue()
+    one = TokenRequest("a", tuple(b"hello"), GenerationOptions(), frozenset({END}))
+    worker.submit(one, first.put)
+    worker.submit(one, second.put)
+    engine.gate.release(100)
+    assert second.get(timeout=LIMIT_S).error.param == "sequence_id"
+    steps = [first.get(timeout=LIMIT_S) for _ in range(7)]
+    assert steps[-1].last and steps[-1].error is None
+    driver = ThreadDriver(worker)
+    engine.gate = threading.Semaphore(0)
+    driver.submit(one)
+    with pytest.raises(InvalidRequest, match="in use"):
+        driver.submit(one)
+    engine.gate.release(100)
+    driver.abandon("a")
+    assert driver.next_step("a").finish_reason == "cancelled"
+
+
+def test_a_reader_may_close_the_worker(start):
+    """Closing from the engine's own thread does not wait for itself."""
+    worker = start(EchoEngine())
+    closed = SimpleQueue()
+    request = TokenRequest("a", tuple(b"hello"), GenerationOptions(), frozenset({END}))
+    worker.submit(request, lambda step: closed.put(worker.close()))
+    assert closed.get(timeout=LIMIT_S) is False
+    assert worker.close(LIMIT_S)
+
+
+def test_a_process_that_ends_closes_its_worker_first():
+    """A thread cut off inside of torch takes the process down with an abort."""
+    program = """
+import time
+from fakes import ScriptedEngine
+from llm_local.engine.protocol import TokenRequest
+from llm_local.options import GenerationOptions
+from llm_local.runtime.worker import EngineWorker
+
+class Slow(ScriptedEngine):
+    def step(self):
+        time.sleep(0.1)
+        return super().step()
+
+engine = Slow()
+engine.enqueue(list(range(200)) * 10)
+worker = EngineWorker(engine)
+worker.submit(TokenRequest("a", (1,), GenerationOptions()), lambda step: print(getattr(step, "error", "")))
+"""
+    path = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "The engine was shut down" in done.stdout.splitlines()[-1]
+    assert done.stderr == ""
 
 
 def test_an_idle_worker_steps_no_engine(start):

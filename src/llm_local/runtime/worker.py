@@ -5,6 +5,7 @@ The thread never waits for a reader: steps are handed to a callback that must re
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from llm_local.engine.protocol import Engine, EngineStep, SequenceReport, TokenRequest, TokenStep
-from llm_local.errors import EngineError, LocalLLMError
+from llm_local.errors import EngineError, InvalidRequest, LocalLLMError
 from llm_local.events import Timings, Usage
 
 __all__ = ["Deliver", "EngineWorker", "ThreadDriver"]
@@ -24,6 +25,9 @@ Deliver = Callable[[EngineStep], None]
 
 # Of a sequence that ended without the engine's account of it.
 NO_REPORT: Final = SequenceReport(Usage(), Timings())
+
+# A chunk of a large model on a slow machine takes seconds.
+EXIT_WAIT_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,11 @@ class EngineWorker:
         # held to post, and to declare the inbox closed: nothing is posted to a thread that has ended
         self._gate = threading.Lock()
         self._ended: LocalLLMError | None = None
+        # A daemon, since a step that hangs must not keep the process. But one that is cut off inside of torch takes the
+        # process down with an abort, so at exit its end is waited for.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
+        atexit.register(self.close, EXIT_WAIT_S)
 
     def submit(self, request: TokenRequest, deliver: Deliver) -> None:
         """Queue a sequence; `deliver` is called on the engine thread with each of its steps."""
@@ -77,7 +84,10 @@ class EngineWorker:
         Waits `timeout_s` seconds at most; False when the thread is still in a step then.
         """
         self._inbox.put(_Close())
-        self._thread.join(timeout_s)
+        if (
+            threading.current_thread() is not self._thread
+        ):  # a reader or a finalizer may be the one that closes
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     @property
@@ -91,12 +101,15 @@ class EngineWorker:
             while self._take_commands():
                 for step in self._engine.step():
                     self._hand_out(step)
-        except Exception as error:
-            reason = EngineError(f"The engine stopped: {error}")
+        except (
+            BaseException
+        ) as error:  # a SystemExit would end the thread without a word, and readers wait forever
+            reason = EngineError(f"The engine stopped with {type(error).__name__}: {error}")
             reason.__cause__ = error
         with self._gate:
             self._ended = reason
         self._fail_everybody(reason)
+        atexit.unregister(self.close)
 
     def _take_commands(self) -> bool:
         """Carry out what was posted, waiting for it while there is no work. False: close."""
@@ -116,36 +129,40 @@ class EngineWorker:
 
     def _submit(self, command: _Submit) -> None:
         sequence_id = command.request.sequence_id
-        self._readers[sequence_id] = command.deliver
         try:
             self._engine.submit(command.request)
-        except Exception as error:  # whatever it is, it is about this request
-            self._hand_out(_failed(sequence_id, error))
+        except Exception as error:  # whatever it is, it is about this request, and not one of the same id
+            self._deliver(command.deliver, _failed(sequence_id, error))
+        else:
+            self._readers[sequence_id] = command.deliver
 
     def _hand_out(self, step: EngineStep) -> None:
         last = isinstance(step, TokenStep) and step.last
         find = self._readers.pop if last else self._readers.get
         deliver = find(step.sequence_id, None)
-        if deliver is None:
-            return
+        if deliver is not None and not self._deliver(deliver, step):
+            self._readers.pop(step.sequence_id, None)
+            self._engine.cancel(step.sequence_id)
+
+    def _deliver(self, deliver: Deliver, step: EngineStep) -> bool:
         try:
             deliver(step)
         except Exception:
             logger.warning("the reader of a sequence failed; it is cancelled", exc_info=True)
-            self._readers.pop(step.sequence_id, None)
-            self._engine.cancel(step.sequence_id)
+            return False
+        return True
 
     def _fail_everybody(self, reason: LocalLLMError) -> None:
-        for sequence_id in list(self._readers):
-            self._hand_out(_failed(sequence_id, reason))
+        for sequence_id, deliver in self._readers.items():
+            self._deliver(deliver, _failed(sequence_id, reason))
+        self._readers.clear()
         while True:
             try:
                 command = self._inbox.get_nowait()
             except Empty:
                 return
             if isinstance(command, _Submit):
-                self._readers[command.request.sequence_id] = command.deliver
-                self._hand_out(_failed(command.request.sequence_id, reason))
+                self._deliver(command.deliver, _failed(command.request.sequence_id, reason))
 
 
 class ThreadDriver:
@@ -156,13 +173,22 @@ class ThreadDriver:
         self._mailboxes: dict[str, SimpleQueue[EngineStep]] = {}
 
     def submit(self, request: TokenRequest) -> None:
-        """Queue a sequence; a refusal comes as its only step."""
-        mailbox = self._mailboxes[request.sequence_id] = SimpleQueue()
+        """Queue a sequence; what the engine refuses comes as its only step.
+
+        Raises:
+            InvalidRequest: a sequence of that id is being read.
+        """
+        mailbox: SimpleQueue[EngineStep] = SimpleQueue()
+        if self._mailboxes.setdefault(request.sequence_id, mailbox) is not mailbox:
+            raise InvalidRequest(f"Sequence id {request.sequence_id!r} is in use.", param="sequence_id")
         self._worker.submit(request, mailbox.put)
 
     def next_step(self, sequence_id: str) -> EngineStep:
-        """Wait for the sequence's next step."""
-        step = self._mailboxes[sequence_id].get()
+        """Wait for the sequence's next step; one that was abandoned by another thread has its last."""
+        mailbox = self._mailboxes.get(sequence_id)
+        if mailbox is None:
+            return _abandoned(sequence_id)
+        step = mailbox.get()
         if isinstance(step, TokenStep) and step.last:
             self._mailboxes.pop(sequence_id, None)
         return step
@@ -176,10 +202,14 @@ class ThreadDriver:
         mailbox = self._mailboxes.pop(sequence_id, None)
         if mailbox is not None:
             self._worker.cancel(sequence_id, deliver_rest=False)
-            mailbox.put(TokenStep(sequence_id, finish_reason="cancelled", report=NO_REPORT))
+            mailbox.put(_abandoned(sequence_id))
 
     # posting to the inbox runs nothing, so it is as safe in a finalizer
     forget = abandon
+
+
+def _abandoned(sequence_id: str) -> TokenStep:
+    return TokenStep(sequence_id, finish_reason="cancelled", report=NO_REPORT)
 
 
 def _failed(sequence_id: str, error: Exception) -> TokenStep:
