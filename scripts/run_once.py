@@ -38,7 +38,9 @@ def make_parser() -> FlagParser:
         help="What to ask. Piped input comes first, then a blank line, then PROMPT; - takes the input alone.",
     )
     model = parser.add_argument_group("model")
-    add_setting_flags(model, ("model_id", "torch_dtype", "device_map", "context_length", "offline"))
+    add_setting_flags(
+        model, ("model_id", "quantization", "torch_dtype", "device_map", "context_length", "offline")
+    )
     generation = parser.add_argument_group("generation")
     add_setting_flags(
         generation, ("system_prompt", "max_new_tokens", "temperature", "top_p", "top_k", "min_p")

@@ -16,7 +16,7 @@ import pytest
 from llm_local.config import SETTINGS, Config, load_config
 from llm_local.errors import ConfigError
 from llm_local.options import BOUNDS, UNSET, GenerationOptions
-from llm_local.specs import EngineOptions
+from llm_local.specs import EngineOptions, ModelSpec
 
 SECRET = "hf_ThisMustNeverBeSeen0123456789"
 Write = Callable[[str], Path]
@@ -47,6 +47,9 @@ def test_the_defaults() -> None:
         "use_gpu": True,
         "torch_dtype": "auto",
         "device_map": "auto",
+        "quantization": "auto",
+        "packed_cache_mb": 20_000,
+        "kernels": "auto",
         "context_length": None,
         "kv_cache_mb": None,
         "prefix_cache": True,
@@ -293,6 +296,9 @@ def test_model_spec() -> None:
     spec = config_of(MODEL_ID="org/m", TORCH_DTYPE="float32", USE_GPU="0", CONTEXT_LENGTH="99").model_spec()
     assert (spec.ref, spec.dtype, spec.device, spec.context_length) == ("org/m", "float32", "cpu", 99)
     assert spec.trust_remote_code is False
+    spec = config_of(QUANTIZATION="INT8", PACKED_CACHE_MB="0", KERNELS="off").model_spec()
+    assert (spec.quantization, spec.packed_cache_bytes, spec.kernels) == ("int8", 0, "off")
+    assert config_of().model_spec() == ModelSpec(config_of().model_id)
 
 
 def test_engine_options_are_in_bytes() -> None:

@@ -135,7 +135,10 @@ class Config(Settings):
             ref=self.model_id,
             dtype=self.torch_dtype,
             device=self.get_device(),
+            quantization=self.quantization,
             context_length=self.context_length,
+            packed_cache_bytes=self.packed_cache_mb << 20,
+            kernels=self.kernels,
         )
 
     def draft_spec(self) -> ModelSpec | None:
@@ -151,6 +154,7 @@ class Config(Settings):
             kv_cache_bytes=kv_cache_bytes,
             prefix_cache=self.prefix_cache,
             speculation=self.speculation,
+            kernels=self.kernels,
         )
 
     def hub_environment(self) -> dict[str, str]:

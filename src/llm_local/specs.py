@@ -9,15 +9,20 @@ __all__ = [
     "DeviceName",
     "DtypeName",
     "EngineOptions",
+    "Kernels",
     "ModelInfo",
     "ModelSpec",
+    "PackedBits",
     "Quantization",
     "Speculation",
 ]
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 DtypeName = Literal["auto", "float16", "bfloat16", "float32"]
-Quantization = Literal["none"]
+Quantization = Literal["auto", "int8", "int4", "none"]
+PackedBits = Literal["int8", "int4", "none"]
+"""What "auto" comes out as."""
+Kernels = Literal["auto", "linears", "off"]
 Speculation = Literal["off", "ngram"]
 
 
@@ -26,16 +31,19 @@ class ModelSpec:
     """What to load and how.
 
     `ref` is `starter`, a directory, or `org/name` on the hub; `revision` a branch, tag or commit of it.
-    `trust_remote_code` is asked for per model, never globally.
+    `trust_remote_code` is asked for per model, never globally. Quantized weights are kept packed on the disk, up to
+    `packed_cache_bytes` for all models (0: not at all). `kernels` "off" means stock torch operators.
     """
 
     ref: str
     revision: str | None = None
     dtype: DtypeName = "auto"
     device: DeviceName = "auto"
-    quantization: Quantization = "none"
+    quantization: Quantization = "auto"
     context_length: int | None = None
     trust_remote_code: bool = False
+    packed_cache_bytes: int = 20_000 << 20
+    kernels: Kernels = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +54,22 @@ class EngineOptions:
       is loaded.
     - `prefix_cache`: finished requests may keep half of that, for requests that begin like them.
     - `speculation`: how tokens are guessed ahead.
+    - `kernels`: what the native library computes on a CPU: "auto" the whole step where it knows the model's family,
+      else linear layers and attention; "linears" those two always; "off" nothing.
     """
 
     kv_cache_bytes: int | None = None
     prefix_cache: bool = True
     speculation: Speculation = "off"
+    kernels: Kernels = "auto"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What was loaded: facts, measured or read from the files, never guessed."""
+    """What was loaded: facts, measured or read from the files, never guessed.
+
+    `weight_bytes` is what the weights take in memory, packed where they are; `dtype` is what the rest computes in.
+    """
 
     ref: str
     path: str
@@ -67,3 +81,4 @@ class ModelInfo:
     context_length: int
     vocab_size: int
     has_chat_template: bool
+    quantization: PackedBits = "none"

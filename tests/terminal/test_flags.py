@@ -33,6 +33,7 @@ def _parse(script: ModuleType, *words: str) -> argparse.Namespace:
 EVERY_VALUE = {
     "--model": ("model_id", "org/name", "org/name"),
     "-m": ("model_id", "starter", "starter"),
+    "--quant": ("quantization", "INT4", "int4"),
     "--dtype": ("torch_dtype", "float32", "float32"),
     "--device": ("device_map", "cpu", "cpu"),
     "--context-length": ("context_length", "512", 512),

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, get_args
 
 from llm_local.options import BOUNDS, Bound
 from llm_local.settings.kinds import DIRECTORY, HOST, NAME, SWITCH, TEXT, TOKEN, URL, Kind, choice, number
-from llm_local.specs import DeviceName, DtypeName, Speculation
+from llm_local.specs import DeviceName, DtypeName, Kernels, Quantization, Speculation
 
 __all__ = ["SETTINGS", "LogLevel", "Secrecy", "Setting", "Settings"]
 
@@ -92,6 +92,26 @@ class Settings:
         "Number format of the weights in memory; auto takes what suits the device and the model.",
         "Model",
         flag="--dtype",
+    )
+    quantization: Quantization = _setting(
+        "auto",
+        choice(*get_args(Quantization)),
+        "Weights packed to 8 or 4 bits, on a CPU; auto packs large models to 8 bits there, unless TORCH_DTYPE is set.",
+        "Model",
+        flag="--quant",
+    )
+    packed_cache_mb: int = _setting(
+        20_000,
+        number(Bound(0, 100_000_000, integer=True)),
+        "Disk space for packed weights of all models, in MiB; the least recently used go first; 0 keeps none.",
+        "Model",
+    )
+    kernels: Kernels = _setting(
+        "auto",
+        choice(*get_args(Kernels)),
+        "What native code computes on a CPU: auto whole steps where it can, linears only linear layers and attention, "
+        "off nothing.",
+        "Model",
     )
     context_length: int | None = _setting(
         None,

@@ -48,7 +48,8 @@ class RunReport:
         guesses = f"guessed ahead: {usage.accepted_tokens} of {usage.drafted_tokens} tokens came true"
         return (
             f"model: {self.info.ref} ({self.info.architecture}, {self.info.num_parameters:,} parameters), "
-            f"device {self.info.device}, dtype {self.info.dtype}, loaded in {self.load_s:.2f} s",
+            f"device {self.info.device}, dtype {self.info.dtype}, quantization {self.info.quantization}, "
+            f"loaded in {self.load_s:.2f} s",
             f"prompt: {usage.prompt_tokens} tokens ({usage.cached_tokens} cached), prefill "
             f"{timings.prefill_s:.3f} s{_rate(speeds['prefill_tokens_per_s'])}",
             f"answer: {usage.completion_tokens} tokens, decode {timings.decode_s:.3f} s"
@@ -72,6 +73,7 @@ class RunReport:
             "model": self.info.ref,
             "device": self.info.device,
             "dtype": self.info.dtype,
+            "quantization": self.info.quantization,
             "seed": self.options.seed,
             "options": self._sampling(),
             "notices": [*self.notices, *filter(None, [self.cut_notice])],
