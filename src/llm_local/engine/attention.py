@@ -9,32 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from llm_local.engine.kv_cache import SequenceKV
+from llm_local.engine.packed_row import Segment
 from llm_local.errors import EngineError
 
-__all__ = ["ATTENTION_NAME", "Segment", "ragged_attention", "register"]
+__all__ = [
+    "ATTENTION_NAME",
+    "AttentionShape",
+    "Attend",
+    "TorchAttention",
+    "ragged_attention",
+    "register",
+]
 
 ATTENTION_NAME = "llm_local_ragged"
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """`length` tokens at `offset` of the packed row, the next ones of the sequence whose memory is `kv`."""
-
-    kv: SequenceKV
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What a layer asks of its attention, beside queries, keys and values."""
+class AttentionShape:
+    """What a layer asks of its attention, beside queries, keys and values. `window` in tokens, None: no window."""
 
     scale: float
     window: int | None
@@ -43,7 +41,17 @@ class _Shape:
 
     @property
     def plain(self) -> bool:
+        """True when a fused kernel of torch takes it."""
         return self.softcap is None and self.sinks is None
+
+
+class Attend(Protocol):
+    """Attention of one layer over all segments of a row."""
+
+    def __call__(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, shape: AttentionShape
+    ) -> torch.Tensor:
+        """`query`, `key`, `value` `[heads, tokens, dim]`; returns `[tokens, heads, value_dim]`."""
 
 
 def ragged_attention(
@@ -56,30 +64,42 @@ def ragged_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
-    segments: Sequence[Segment] | None = None,
+    attend: Attend | None = None,
     **unused: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of `query` `[1, heads, tokens, dim]` over each segment's own keys and values.
+    """Attention of `query` `[1, heads, tokens, dim]`, by whoever runs the forward pass: `attend`.
 
     The signature is transformers' (hence its length). Returns `[1, tokens, heads, value_dim]`.
 
     Raises:
         EngineError: the architecture does not hand the segments down, or built a mask of its own.
     """
-    if segments is None or attention_mask is not None:
+    if attend is None or attention_mask is not None:
         raise EngineError(f"{type(module).__name__} does not support the packed forward.")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    shape = _Shape(scale, sliding_window, softcap, s_aux)
-    layer = cast(int, module.layer_idx)
-    outputs = []
-    for segment in segments:
-        here = slice(segment.offset, segment.offset + segment.length)
-        keys, values = segment.kv.append(layer, key[0, :, here], value[0, :, here], sliding_window)
-        # a quantized model computes in float32 and keeps bfloat16
-        keys, values = keys.to(query.dtype), values.to(query.dtype)
-        outputs.append(_attend(query[0, :, here], keys, values, shape))
-    packed = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
-    return packed.transpose(0, 1).unsqueeze(0), None
+    shape = AttentionShape(scale, sliding_window, softcap, s_aux)
+    return attend(cast(int, module.layer_idx), query[0], key[0], value[0], shape)[None], None
+
+
+class TorchAttention:
+    """Attention by torch: each segment over its own sequence's keys and values."""
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        self._segments = segments
+
+    def __call__(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, shape: AttentionShape
+    ) -> torch.Tensor:
+        """See `Attend`."""
+        outputs = []
+        for segment in self._segments:
+            here = slice(segment.offset, segment.offset + segment.length)
+            keys, values = segment.kv.append(layer, key[:, here], value[:, here], shape.window)
+            # a quantized model computes in float32 and keeps bfloat16
+            keys, values = keys.to(query.dtype), values.to(query.dtype)
+            outputs.append(_attend(query[:, here], keys, values, shape))
+        packed = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+        return packed.transpose(0, 1)
 
 
 def register() -> None:
@@ -87,7 +107,9 @@ def register() -> None:
     AttentionInterface.register(ATTENTION_NAME, ragged_attention)
 
 
-def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, shape: _Shape) -> torch.Tensor:
+def _attend(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, shape: AttentionShape
+) -> torch.Tensor:
     """One sequence: `query` `[heads, new, dim]`, `keys`, `values` `[kv_heads, visible, dim]`; both end together."""
     heads, new, dim = query.shape
     if new == 1 and shape.plain:
@@ -126,7 +148,7 @@ def _attend_explicitly(
     keys: torch.Tensor,
     values: torch.Tensor,
     visible: torch.Tensor | None,
-    shape: _Shape,
+    shape: AttentionShape,
 ) -> torch.Tensor:
     """The product written out, for what no fused kernel takes: soft-capped scores and attention sinks."""
     groups = query.shape[0] // keys.shape[0]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from llm_local.engine.attention import ATTENTION_NAME, Segment, register
+from llm_local.engine.attention import ATTENTION_NAME, Attend, TorchAttention, register
 from llm_local.engine.kv_cache import KVBudget, SequenceKV, kv_layout
+from llm_local.engine.packed_row import PackedRow
 from llm_local.engine.sequence import Chunk
 from llm_local.engine.threads import threads_for, use_threads
 
@@ -37,28 +38,22 @@ class PackedRunner:
     def run(self, chunks: SequenceOf[Chunk]) -> torch.Tensor:
         """One forward pass. Returns logits `[sum of num_logits, vocab]`, float32 on the CPU, in chunk order."""
         use_threads(self._num_threads)
-        token_ids: list[int] = []
-        positions: list[int] = []
-        segments: list[Segment] = []
-        kept: list[int] = []
-        for chunk in chunks:
-            past = chunk.sequence.num_computed
-            state = cast(SequenceKV, chunk.sequence.state)
-            segments.append(Segment(state, len(token_ids), chunk.length))
-            token_ids += chunk.token_ids
-            positions += range(past, past + chunk.length)
-            kept += range(len(token_ids) - chunk.num_logits, len(token_ids))
+        row = PackedRow.of(chunks)
         with torch.inference_mode():
             output = self._model(
-                input_ids=self._row(token_ids),
-                position_ids=self._row(positions),
+                input_ids=self._tensor(row.token_ids),
+                position_ids=self._tensor(list(row.positions())),
                 use_cache=False,
-                logits_to_keep=torch.tensor(kept, dtype=torch.long),  # on the CPU: any device's rows take it
-                segments=segments,
+                logits_to_keep=torch.tensor(
+                    row.kept, dtype=torch.long
+                ),  # on the CPU: any device's rows take it
+                attend=self._attention(row),
             )
-        for segment in segments:
-            segment.kv.advance(segment.length)
+        row.advance()
         return output.logits[0].float().cpu()
 
-    def _row(self, values: list[int]) -> torch.Tensor:
+    def _attention(self, row: PackedRow) -> Attend:
+        return TorchAttention(row.segments)
+
+    def _tensor(self, values: list[int]) -> torch.Tensor:
         return torch.tensor([values], device=self._device)  # [1, tokens]
