@@ -11,6 +11,7 @@ from llm_local.errors import InvalidRequest, NumericalError
 from llm_local.events import Delta
 from llm_local.generation.batches import Batch
 from llm_local.generator import TextGenerator
+from llm_local.options import GenerationOptions
 
 
 class RepeatingEngine(ScriptedEngine):
@@ -60,6 +61,27 @@ def test_jobs_are_taken_when_there_is_room_and_a_long_one_does_not_stop_all():
     assert len(taken) == 16  # four widths ahead of the long one, and no further
     assert engine.widest == 4
     assert len(list(outcomes)) == 99
+
+
+def test_a_stream_that_stands_in_line_does_not_keep_others_from_being_read():
+    """An engine with room for two: a stop string, which only reading finds, ends each reply after a few tokens."""
+
+    class NarrowEngine(RepeatingEngine):
+        num_sampled = 0
+
+        def step(self):
+            steps = [step for name in list(self._active)[:2] for step in self._step_one(name)]
+            self.num_sampled += sum(getattr(step, "token_id", None) is not None for step in steps)
+            return steps
+
+    generator, _ = make_generator()
+    engine = NarrowEngine()
+    generator._driver.engine = engine
+    options = GenerationOptions(stop=("STOP",))
+    prompts = [f"reply {n} STOP" + " and on" * 100 for n in range(8)]
+    batch = generator.generate_batch(prompts, lambda prompt: generator.prepare_text(prompt, options))
+    assert [outcome.text for _, outcome in batch] == [f"reply {n} " for n in range(8)]
+    assert engine.num_sampled <= 8 * (len("reply 0 STOP") + 3)
 
 
 def test_a_failure_is_the_outcome_of_its_job_alone():

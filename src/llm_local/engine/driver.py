@@ -20,6 +20,9 @@ class Driver(Protocol):
     def next_step(self, sequence_id: str) -> EngineStep:
         """The sequence's next step, waiting for it. Not to be called again after the last one."""
 
+    def ready(self, sequence_id: str) -> bool:
+        """True when `next_step` has a step to give without waiting."""
+
     def cancel(self, sequence_id: str) -> None:
         """Ask for the end; `next_step` still delivers what comes before it. Safe from a signal handler."""
 
@@ -53,6 +56,10 @@ class InlineDriver:
         if isinstance(step, TokenStep) and step.last:
             del self._mailboxes[sequence_id]
         return step
+
+    def ready(self, sequence_id: str) -> bool:
+        """True when a step of the sequence has come already."""
+        return bool(self._mailboxes.get(sequence_id))
 
     def cancel(self, sequence_id: str) -> None:
         """Ask for the end."""

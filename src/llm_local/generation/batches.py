@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Generic, TypeVar
 
 from llm_local.errors import LocalLLMError
-from llm_local.events import Completion, Event, fold
+from llm_local.events import Completion, Event, Finish, fold
 from llm_local.generation.streams import EventStream
 
 __all__ = ["WIDTH", "Batch"]
@@ -48,10 +48,7 @@ class Batch(Generic[Job]):
             self._fill()
             if not self._places:
                 return
-            for place in list(self._places):
-                if self._cancelled:
-                    break
-                place.advance(self._on_event)
+            self._read()
             yield from self._ready()
 
     def cancel(self) -> None:
@@ -75,6 +72,17 @@ class Batch(Generic[Job]):
                 place.cancel()
                 return
 
+    def _read(self) -> None:
+        """Wait for the oldest stream's next event, then take what has come for the others.
+
+        Nobody else is waited for: a stream may stand in line until one of these ends, perhaps at a stop string that
+        only reading finds.
+        """
+        running = [place for place in self._places if place.stream is not None]
+        for place in running:
+            if not self._cancelled:
+                place.advance(self._on_event, wait=place is running[0])
+
     def _ready(self) -> Iterator[tuple[Job, Completion | Exception]]:
         while self._places and (outcome := self._places[0].outcome) is not None:
             if isinstance(outcome, Completion) and outcome.finish_reason == "cancelled":
@@ -95,22 +103,23 @@ class _Place(Generic[Job]):
         except Exception as error:  # whatever is wrong in preparing one job concerns that job alone
             self.outcome = error
 
-    def advance(self, on_event: Callable[[Event], None]) -> None:
-        """Read one event, which may take the engine a step further for all."""
+    def advance(self, on_event: Callable[[Event], None], *, wait: bool) -> None:
+        """Read the events that have come; with `wait` at least one, for which the engine may step for all."""
         if self.stream is None:
             return
         try:
-            event = next(self.stream, None)
+            events = [next(self.stream)] if wait else []
+            events += self.stream.poll()
         except LocalLLMError as error:  # anything else is the engine's, and ends the batch
             self.outcome = error
             self.stream = None
             return
-        if event is None:
+        for event in events:
+            on_event(event)
+        self._events += events
+        if events and isinstance(events[-1], Finish):
             self.outcome = fold(self._events)
             self.stream = None
-            return
-        on_event(event)
-        self._events.append(event)
 
     def cancel(self) -> None:
         """Ask the stream to end."""

@@ -76,10 +76,20 @@ class EventStream:
         while not self._events:
             if self._closed or self._reader.finished:
                 raise StopIteration
-            self._events.extend(self._reader.feed(self._driver.next_step(self._sequence_id)))
-            if self._reader.wants_cancel:
-                self.cancel()
+            self._read_step()
         return self._events.popleft()
+
+    def poll(self) -> list[Event]:
+        """The events that have come since the last one read, without waiting.
+
+        Raises:
+            LocalLLMError: the sequence failed; what came before it is not given any more.
+        """
+        while not self._closed and not self._reader.finished and self._driver.ready(self._sequence_id):
+            self._read_step()
+        events = list(self._events)
+        self._events.clear()
+        return events
 
     def __enter__(self) -> EventStream:
         return self
@@ -96,3 +106,8 @@ class EventStream:
         self._closed = True
         self._events.clear()
         self._driver.abandon(self._sequence_id)
+
+    def _read_step(self) -> None:
+        self._events.extend(self._reader.feed(self._driver.next_step(self._sequence_id)))
+        if self._reader.wants_cancel:
+            self.cancel()

@@ -193,6 +193,11 @@ class ThreadDriver:
             self._mailboxes.pop(sequence_id, None)
         return step
 
+    def ready(self, sequence_id: str) -> bool:
+        """True when a step of the sequence has come already."""
+        mailbox = self._mailboxes.get(sequence_id)
+        return mailbox is not None and not mailbox.empty()
+
     def cancel(self, sequence_id: str) -> None:
         """Ask for the end."""
         self._worker.cancel(sequence_id)
