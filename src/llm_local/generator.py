@@ -164,11 +164,10 @@ class TextGenerator:
         """
         check_text(given, "given")
         check_text(text, "text")
-        tokenizer = self._loaded.tokenizer
-        text_ids = tokenizer(text, add_special_tokens=False).input_ids
+        given_ids, text_ids = self._template.continuation_ids(given, text)
         if not text_ids:
             raise InvalidRequest("The text to score is empty.", param="text")
-        prompt_ids = (*tokenizer(given).input_ids, *text_ids)
+        prompt_ids = given_ids + text_ids
         fit(len(prompt_ids), 1, self._loaded.info.context_length, explicit=True)
         options = GenerationOptions(max_new_tokens=1, temperature=0, logprobs=True, top_logprobs=top_logprobs)
         sequence_id = str(next(self._numbers))

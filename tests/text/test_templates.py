@@ -466,3 +466,22 @@ def test_a_message_is_never_a_template():
     text = "{{ 7 * 7 }}{% raw %}{# #}"
     assert text in render(chatml(), [Message("user", text)]).text
     assert text in render(ByteTokenizer(), [Message("user", text)]).text
+
+
+@pytest.mark.parametrize("make", [byte_level, byte_fallback, unigram], ids=lambda make: make.__name__)
+def test_a_raw_text_in_two_parts_reads_like_the_whole(make):
+    """No second space and no second begin token where the one goes over into the other."""
+    tokenizer = make()
+    template = ChatTemplate(tokenizer)
+    given_ids, text_ids = template.continuation_ids("Hello world", " how are you?")
+    whole_ids = tokenizer("Hello world how are you?").input_ids
+    assert tokenizer.decode([*given_ids, *text_ids]) == tokenizer.decode(whole_ids)
+    assert list(given_ids) == tokenizer("Hello world").input_ids
+    start_ids, text_ids = template.continuation_ids("", "Hello world")
+    assert [*start_ids, *text_ids] == tokenizer("Hello world").input_ids
+
+
+def test_what_a_tokenizer_puts_at_the_end_of_a_text_is_not_in_the_middle_of_one():
+    tokenizer = word_piece()
+    given_ids, text_ids = ChatTemplate(tokenizer).continuation_ids("Hello world,", " how are you?")
+    assert [*given_ids, *text_ids] == tokenizer("Hello world, how are you?").input_ids[:-1]

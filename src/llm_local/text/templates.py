@@ -96,6 +96,15 @@ class ChatTemplate:
             ) from error
         return RenderedPrompt(shield.restore(text), self._encode(shield.pieces(text)))
 
+    def continuation_ids(self, given: str, text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ids of a raw text in two parts: of `given` as a text begins, and of `text` as it goes on.
+
+        What a tokenizer puts where a text begins (a begin token, a space) comes once, and what it puts where one ends
+        never.
+        """
+        given_ids = (*self._start_ids(), *self._ids(given))
+        return given_ids, tuple(self._next_ids(text) if given else self._ids(text))
+
     def _turn(self, message: Message, shield: _Shield) -> dict[str, Any]:
         # What the model itself or the operator wrote may hold `<think>` and mean it; special tokens never.
         trusted = message.role in ("assistant", "system")
