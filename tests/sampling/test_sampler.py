@@ -20,7 +20,8 @@ from transformers.generation.logits_process import (
 
 from llm_local.errors import EngineError, NumericalError
 from llm_local.options import BOUNDS, GenerationOptions
-from llm_local.sampling.sampler import Sampler
+from llm_local.sampling import sampler as sampler_module
+from llm_local.sampling.sampler import LIKELY, UNDECIDED, Sampler
 
 VOCAB = 40
 PROMPT = (1, 2, 3, 3, 9)
@@ -281,6 +282,32 @@ def test_one_draw_per_token_whatever_the_options(name, monkeypatch):
 
 
 # --- greedy, masks, damage --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1.0, 6.0], ids=["flat", "peaked"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"top_p": 0.9}, {"min_p": 0.05}, {"top_p": 0.95, "min_p": 0.01}, {"top_p": 0.8, "typical_p": 0.9}],
+    ids=str,
+)
+def test_looking_at_the_most_likely_first_changes_nothing(options, scale, monkeypatch):
+    """The short way draws what sorting the whole vocabulary draws, and where most weight lies it is taken."""
+    short_ways = []
+    choose = Sampler._choose
+
+    def watched(self, logits, num_listed, number):
+        found = choose(self, logits, num_listed, number)
+        if num_listed == LIKELY:
+            short_ways.append(found != UNDECIDED)
+        return found
+
+    rows = [random_logits(seed, vocab=20 * LIKELY, scale=scale) for seed in range(20)]
+    monkeypatch.setattr(Sampler, "_choose", watched)
+    found = [draw(sampler_for(seed=n, **options), row, 2) for n, row in enumerate(rows)]
+    monkeypatch.setattr(sampler_module, "LIKELY", 1 << 30)
+    assert found == [draw(sampler_for(seed=n, **options), row, 2) for n, row in enumerate(rows)]
+    assert len(short_ways) == 40
+    assert any(short_ways) if scale > 1 else not all(short_ways)
 
 
 @pytest.mark.parametrize("ties", [[0, 39], [39, 12, 25], list(range(VOCAB))])

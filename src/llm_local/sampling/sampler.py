@@ -42,6 +42,12 @@ from llm_local.sampling.penalties import (
 __all__ = ["Sampled", "Sampler", "check_finite"]
 
 
+# Nearly every draw falls among so many most likely tokens; sorting a whole vocabulary takes longer than a small model.
+LIKELY = 512
+
+UNDECIDED = -1
+
+
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """A drawn token and, where asked for, its log-probability."""
@@ -111,20 +117,41 @@ class Sampler:
         options = self.options
         if options.greedy:
             return int(logits.numpy().argmax())  # torch's takes 25 times as long
+        draw = 1 - self._random.random()
+        if not options.top_k and logits.numel() > 4 * LIKELY:
+            token_id = self._choose(logits, LIKELY, draw)
+            if token_id != UNDECIDED:
+                return token_id
+        return self._choose(logits, options.top_k, draw)
+
+    def _choose(self, logits: torch.Tensor, num_listed: int, draw: float) -> int:
+        """Steps 5 to 10 among the `num_listed` most likely (0: all); `draw` lies above 0 and at most at 1.
+
+        UNDECIDED when `num_listed` is not the top-k asked for and the choice depends on who is not listed.
+        """
+        options = self.options
         # the order of candidates does not depend on the temperature, so the cheap cut comes first
-        candidates, ids = apply_top_k(logits, options.top_k)
-        candidates = apply_temperature(candidates, options.temperature)
+        listed, ids = apply_top_k(logits, num_listed)
+        listed = candidates = apply_temperature(listed, options.temperature)
+        share = 1.0
+        if num_listed != options.top_k:
+            everybody = apply_temperature(logits, options.temperature).exp_().sum()
+            share = min(1.0, float(listed.exp().sum() / everybody))
         if options.top_p < 1:
-            candidates = apply_top_p(candidates, options.top_p)
+            candidates = apply_top_p(candidates, options.top_p / share)
         if options.min_p > 0:
             candidates = apply_min_p(candidates, options.min_p)
+        if len(candidates) < len(listed):
+            share = 1.0  # the cut lies among the listed: the others are out
+        elif share < 1 and (options.top_p < 1 or options.min_p > 0 or options.typical_p < 1):
+            return UNDECIDED
         if options.typical_p < 1:
             candidates = apply_typical_p(candidates, options.typical_p)
         # float64, so that the cumulative sum of 150,000 small terms still ends at one
         cumulative = candidates.double().softmax(-1).cumsum(-1)
         # above 0 and at most the total, so the first sum to reach it is never that of an impossible candidate
-        point = (1 - self._random.random()) * cumulative[-1]
-        return int(ids[torch.searchsorted(cumulative, point)])
+        place = int(torch.searchsorted(cumulative, draw * cumulative[-1] / share))
+        return int(ids[place]) if place < len(cumulative) else UNDECIDED
 
 
 def check_finite(logits: torch.Tensor) -> None:
