@@ -1,6 +1,6 @@
-// Memory that a caller keeps from one step to the next, so that no step pays for fresh pages.
+// Memory that a caller keeps from one call to the next, so that no call pays for fresh pages.
 //
-// Everything is static inline: a variant's copy of a function must never serve another instruction set.
+// In an unnamed namespace: one variant's copy of a function must never serve a CPU that lacks its instructions.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -8,39 +8,37 @@
 #include <new>
 
 namespace llm {
-
-constexpr size_t kLine = 64;
+namespace {
 
 // 64-byte aligned; grows, never shrinks. What it held is lost when it grows.
-struct Scratch {
-  void* memory;
-  size_t bytes;
+class Scratch {
+ public:
+  ~Scratch() { release(); }
+
+  // NULL: out of memory.
+  uint8_t* reserve(size_t bytes) {
+    if (bytes > bytes_) {
+      release();
+      memory_ = static_cast<uint8_t*>(::operator new(bytes, kAlignment, std::nothrow));
+      bytes_ = memory_ == nullptr ? 0 : bytes;
+    }
+    return memory_;
+  }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+
+  void release() {
+    ::operator delete(memory_, kAlignment);
+    memory_ = nullptr;
+    bytes_ = 0;
+  }
+
+  uint8_t* memory_ = nullptr;
+  size_t bytes_ = 0;
 };
 
-static inline Scratch* new_scratch() { return new (std::nothrow) Scratch{nullptr, 0}; }
-
-static inline void release(Scratch& scratch) {
-  ::operator delete(scratch.memory, std::align_val_t(kLine));
-  scratch = {nullptr, 0};
-}
-
-static inline void free_scratch(Scratch* scratch) {
-  if (scratch == nullptr) return;
-  release(*scratch);
-  delete scratch;
-}
-
-// NULL: out of memory.
-static inline uint8_t* reserve(Scratch& scratch, size_t bytes) {
-  if (bytes > scratch.bytes) {
-    release(scratch);
-    scratch.memory = ::operator new(bytes, std::align_val_t(kLine), std::nothrow);
-    if (scratch.memory != nullptr) scratch.bytes = bytes;
-  }
-  return static_cast<uint8_t*>(scratch.memory);
-}
-
-// Hands out arrays one behind the other. With NULL memory it only counts: run the same code twice.
+// Hands out 64-byte aligned arrays one behind the other. With NULL memory it only counts: run the same code twice.
 class Carver {
  public:
   explicit Carver(uint8_t* memory) : memory_(memory) {}
@@ -48,7 +46,7 @@ class Carver {
   template <class Element>
   Element* take(int64_t count) {
     const size_t at = used_;
-    used_ += (static_cast<size_t>(count) * sizeof(Element) + kLine - 1) / kLine * kLine;
+    used_ += (static_cast<size_t>(count) * sizeof(Element) + 63) / 64 * 64;
     return memory_ == nullptr ? nullptr : reinterpret_cast<Element*>(memory_ + at);
   }
   size_t used() const { return used_; }
@@ -58,4 +56,5 @@ class Carver {
   size_t used_ = 0;
 };
 
+}  // namespace
 }  // namespace llm

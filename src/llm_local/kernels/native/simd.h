@@ -41,7 +41,8 @@ LLM_INLINE void store(void* to, Vector v) {
   memcpy(to, &v, sizeof(v));
 }
 
-LLM_INLINE Floats splat(float x) { return Floats{} + x; }
+// x - 0 is x to the compiler, as 0 + x is not (it would turn -0 into 0).
+LLM_INLINE Floats splat(float x) { return x - Floats{}; }
 LLM_INLINE Ints splat_int(int32_t x) { return Ints{} + x; }
 
 // a * b + c, rounded once where the hardware can.

@@ -1,0 +1,193 @@
+// Attention of a few queries, exactly: scores, softmax and weighted sum in blocks of keys that lie at fixed positions.
+//
+// Each block gives a partial result for each query; partial results are merged in the order of the blocks. So a query's
+// bits depend on its position and on the keys it sees, not on the queries beside it or on who did which block.
+#pragma once
+#include <math.h>
+
+#include "abi.h"
+#include "elementary.h"
+#include "key_tile.h"
+#include "product.h"
+#include "scratch.h"
+
+namespace llm {
+namespace LLM_VARIANT {
+
+constexpr int kBlockKeys = 256;
+constexpr int kTileRows = 48;  // query rows of a tile, where a group of heads is not larger
+
+// What is the same for all sequences of a layer.
+struct AttentionShape {
+  int32_t heads, kv_heads, head_dim, window, kv_dtype;
+  float scale, softcap;
+  const float* sinks;
+
+  int group() const { return heads / kv_heads; }
+  int tile_tokens() const { return group() < kTileRows ? kTileRows / group() : 1; }
+  int tile_rows() const { return tile_tokens() * group(); }
+  int64_t padded_dim() const { return (head_dim + kProductCols - 1) / kProductCols * kProductCols; }
+  int64_t first_visible(int64_t position) const {
+    return window > 0 && position >= window ? position + 1 - window : 0;
+  }
+};
+
+// Unfinished attention of rows over some blocks: total = sum of exp(score - largest), sums = the same times values.
+struct Partial {
+  float* sums;  // [rows, padded_dim]
+  float* largest;
+  float* total;  // 0: the row has seen no key yet
+};
+
+static inline Partial take_partial(Carver& carver, const AttentionShape& shape) {
+  const int64_t rows = shape.tile_rows();
+  Partial partial;
+  partial.sums = carver.take<float>(rows * shape.padded_dim());
+  partial.largest = carver.take<float>(rows);
+  partial.total = carver.take<float>(rows);
+  return partial;
+}
+
+// One thread's memory.
+struct AttentionBuffers {
+  float* queries;  // [rows, head_dim], scaled
+  float* scores;   // [rows, kBlockKeys]
+  float* keys;     // [head_dim, kTileKeys]
+  float* values;   // [kTileKeys, padded_dim]
+  Partial block, all;
+
+  AttentionBuffers(Carver& carver, const AttentionShape& shape) {
+    const int64_t rows = shape.tile_rows();
+    queries = carver.take<float>(rows * shape.head_dim);
+    scores = carver.take<float>(rows * kBlockKeys);
+    keys = carver.take<float>(static_cast<int64_t>(shape.head_dim) * kTileKeys);
+    values = carver.take<float>(kTileKeys * shape.padded_dim());
+    block = take_partial(carver, shape);
+    all = take_partial(carver, shape);
+  }
+};
+
+// Queries of one group of heads at consecutive positions; row = token * group + head of the group.
+struct QueryTile {
+  LlmKV kv;
+  int64_t position;
+  int tokens;
+  int kv_head;
+
+  int64_t first_key(const AttentionShape& shape) const { return shape.first_visible(position); }
+  int64_t end_key() const { return position + tokens; }
+};
+
+// Turns one row's scores of `count` keys into weights exp(score - largest) and their total. The row sees the keys
+// [begin, end), which may lie outside; count: whole tiles.
+static void soften(const AttentionShape& shape, float* scores, int count, int64_t begin, int64_t end, float* largest,
+                   float* total) {
+  if (shape.softcap > 0.0f) {
+    for (int k = 0; k < count; k += kLanes) {
+      store(scores + k, tanh(load<Floats>(scores + k) / shape.softcap) * shape.softcap);
+    }
+  }
+  for (int64_t k = 0; k < begin && k < count; ++k) scores[k] = -INFINITY;
+  for (int64_t k = end > 0 ? end : 0; k < count; ++k) scores[k] = -INFINITY;
+  *largest = -INFINITY;
+  *total = 0.0f;
+  if (begin >= count || end <= 0) {
+    memset(scores, 0, count * sizeof(float));
+    return;
+  }
+  Floats most = splat(-INFINITY), sum = splat(0.0f);
+  for (int k = 0; k < count; k += kLanes) {
+    const Floats x = load<Floats>(scores + k);
+    most = x > most ? x : most;
+  }
+  *largest = largest_lane(most);
+  for (int k = 0; k < count; k += kLanes) {
+    const Floats weight = exp(load<Floats>(scores + k) - splat(*largest));
+    store(scores + k, weight);
+    sum += weight;
+  }
+  *total = sum_lanes(sum);
+}
+
+// The partial result of all rows for the keys of one block. Some key of the block is visible to some row.
+template <class Element>
+static void attend_block(const AttentionShape& shape, const QueryTile& tile, int64_t block,
+                         const AttentionBuffers& buffers, const Partial& out) {
+  const int rows = tile.tokens * shape.group();
+  const int64_t dim = shape.head_dim, padded = shape.padded_dim(), start = block * kBlockKeys;
+  const auto within = [&](int64_t key) { return key < start ? 0 : key > start + kBlockKeys ? kBlockKeys : key - start; };
+  const int first = static_cast<int>(within(tile.first_key(shape))), last = static_cast<int>(within(tile.end_key()));
+  const int begin = first / kTileKeys * kTileKeys, end = (last + kTileKeys - 1) / kTileKeys * kTileKeys;
+  const int64_t at = (tile.kv_head * tile.kv.capacity + start - tile.kv.start) * dim;
+  const auto range = [&](int key, auto&& body) {
+    body(key > first ? 0 : first - key, last - key < kTileKeys ? last - key : kTileKeys);
+  };
+  for (int key = begin; key < end; key += kTileKeys) {
+    range(key, [&](int from, int to) {
+      transpose_keys(static_cast<const Element*>(tile.kv.keys) + at + key * dim, shape.head_dim, from, to,
+                     buffers.keys);
+    });
+    product<false>(rows, {buffers.queries, dim}, {buffers.keys, kTileKeys}, {buffers.scores + key, kBlockKeys}, dim,
+                   kTileKeys);
+  }
+  for (int row = 0; row < rows; ++row) {
+    const int64_t position = tile.position + row / shape.group();
+    soften(shape, buffers.scores + row * kBlockKeys + begin, end - begin,
+           shape.first_visible(position) - start - begin, position + 1 - start - begin, out.largest + row,
+           out.total + row);
+  }
+  for (int key = begin; key < end; key += kTileKeys) {
+    range(key, [&](int from, int to) {
+      widen_values(static_cast<const Element*>(tile.kv.values) + at + key * dim, shape.head_dim, from, to,
+                   buffers.values, padded);
+      const Matrix weights{buffers.scores + key + from, kBlockKeys}, values{buffers.values + from * padded, padded};
+      (key == begin ? product<false> : product<true>)(rows, weights, values, {out.sums, padded}, to - from, padded);
+    });
+  }
+}
+
+// exp of one number with the bits that it has in a vector.
+LLM_INLINE float exp_of(float x) { return exp(splat(x))[0]; }
+
+// Adds a later block's partial result of one row.
+static void merge_row(const Partial& all, const Partial& block, int64_t row, int64_t padded) {
+  float* const sums = all.sums + row * padded;
+  const float* const more = block.sums + row * padded;
+  if (block.total[row] == 0.0f) return;
+  if (all.total[row] == 0.0f) {
+    memcpy(sums, more, padded * sizeof(float));
+    all.largest[row] = block.largest[row];
+    all.total[row] = block.total[row];
+    return;
+  }
+  const float largest = all.largest[row] > block.largest[row] ? all.largest[row] : block.largest[row];
+  const float kept = exp_of(all.largest[row] - largest), added = exp_of(block.largest[row] - largest);
+  for (int64_t d = 0; d < padded; d += kLanes) {
+    store(sums + d, fma(load<Floats>(more + d), splat(added), load<Floats>(sums + d) * kept));
+  }
+  all.total[row] = all.total[row] * kept + block.total[row] * added;
+  all.largest[row] = largest;
+}
+
+static void merge(const AttentionShape& shape, int rows, const Partial& all, const Partial& block) {
+  for (int row = 0; row < rows; ++row) merge_row(all, block, row, shape.padded_dim());
+}
+
+static void clear(const Partial& partial, int rows) {
+  for (int row = 0; row < rows; ++row) partial.total[row] = 0.0f;
+}
+
+// Divides a row by its total, to which the head's sink adds, a score without a value.
+static void finish_row(const AttentionShape& shape, const Partial& all, int64_t row, int head) {
+  float factor = 1.0f / all.total[row];
+  if (shape.sinks != nullptr) {
+    const float sink = shape.sinks[head], largest = all.largest[row] > sink ? all.largest[row] : sink;
+    const float kept = exp_of(all.largest[row] - largest);
+    factor = kept / (all.total[row] * kept + exp_of(sink - largest));
+  }
+  float* const sums = all.sums + row * shape.padded_dim();
+  for (int64_t d = 0; d < shape.padded_dim(); d += kLanes) store(sums + d, load<Floats>(sums + d) * factor);
+}
+
+}  // namespace LLM_VARIANT
+}  // namespace llm
