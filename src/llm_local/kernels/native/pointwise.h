@@ -84,7 +84,7 @@ static void rms_norm(const LlmNorm* norm, const void* x, void* out, int32_t dtyp
 }
 
 template <class Element>
-static void gate_rows(int32_t activation, const void* gate, const void* up, void* out, int64_t count, int32_t threads) {
+static void gate_all(int32_t activation, const void* gate, const void* up, void* out, int64_t count, int32_t threads) {
   constexpr int64_t kSpan = 4096;
   const Element *const gates = static_cast<const Element*>(gate), *const ups = static_cast<const Element*>(up);
   Element* const to = static_cast<Element*>(out);
@@ -97,11 +97,11 @@ static void gate_rows(int32_t activation, const void* gate, const void* up, void
 }
 
 // See llm_gated in abi.h.
-static void gated_product(int32_t activation, const void* gate, const void* up, void* out, int32_t dtype,
-                          int32_t tokens, int32_t width, int32_t threads) {
+static void gated_rows(int32_t activation, const void* gate, const void* up, void* out, int32_t dtype, int32_t tokens,
+                       int32_t width, int32_t threads) {
   const bool is_bf16 = dtype == LLM_DTYPE_BF16;
   const int64_t count = static_cast<int64_t>(tokens) * width;
-  (is_bf16 ? gate_rows<uint16_t> : gate_rows<float>)(activation, gate, up, out, count, threads);
+  (is_bf16 ? gate_all<uint16_t> : gate_all<float>)(activation, gate, up, out, count, threads);
 }
 
 }  // namespace LLM_VARIANT
