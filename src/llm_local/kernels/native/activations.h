@@ -13,6 +13,8 @@ namespace LLM_VARIANT {
 
 constexpr int kTileTokens = 16;
 constexpr int kRowPad = 32;
+// How far ahead weights are asked for: about memory's latency times one core's bandwidth.
+constexpr int kPrefetchBytes = 4096;
 
 typedef float StripRow[kStripRows];  // one token's outputs of a strip
 
@@ -63,22 +65,26 @@ LLM_INLINE int64_t row_stride(int32_t cols) { return parts_of(cols, kRowPad) * k
 static inline size_t activation_bytes(int32_t kind, int32_t cols, int32_t tokens) {
   if (kind == LLM_F32) return static_cast<size_t>(tokens) * row_stride(cols) * sizeof(float);
   if (kind == LLM_BF16) return static_cast<size_t>(tokens) * row_stride(cols) * sizeof(RowBf16);
-  return static_cast<size_t>(tokens) * 2 * blocks_of(cols) * (kGroupCols + sizeof(float) + sizeof(int32_t));
+  const size_t groups = static_cast<size_t>(tokens) * 2 * blocks_of(cols);
+  return groups * (kGroupCols + sizeof(float) + sizeof(int32_t)) + kTileTokens * sizeof(float);  // AMX reads past
 }
 
+#if defined(__AVX512F__)
+LLM_INLINE int32_t largest_of(Ints v) { return _mm512_reduce_max_epi32((__m512i)v); }
+LLM_INLINE int32_t sum_of(Ints v) { return _mm512_reduce_add_epi32((__m512i)v); }
+#else
 LLM_INLINE int32_t largest_of(Ints v) {
-  int32_t lanes[kLanes], largest = 0;
-  memcpy(lanes, &v, sizeof(v));
-  for (int i = 0; i < kLanes; ++i) largest = lanes[i] > largest ? lanes[i] : largest;
+  int32_t largest = v[0];
+  for (int i = 1; i < kLanes; ++i) largest = v[i] > largest ? v[i] : largest;
   return largest;
 }
 
 LLM_INLINE int32_t sum_of(Ints v) {
-  int32_t lanes[kLanes], sum = 0;
-  memcpy(lanes, &v, sizeof(v));
-  for (int i = 0; i < kLanes; ++i) sum += lanes[i];
+  int32_t sum = v[0];
+  for (int i = 1; i < kLanes; ++i) sum += v[i];
   return sum;
 }
+#endif
 
 typedef int8_t Bytes __attribute__((vector_size(kLanes)));
 
@@ -109,13 +115,18 @@ static void prepare_quants(Member& member, const float* x, int64_t x_stride, con
     const int64_t first = task % slices * kSlice, tile_index = task / slices;
     const int64_t last = first + kSlice < groups ? first + kSlice : groups;
     const QuantTile tile = quant_tile(to, tile_index);
+    const int32_t zero = zero_point(to.kind);
     for (int32_t token = 0; token < tile.tokens; ++token) {
       const float* const row = x + (tile_index * kTileTokens + token) * x_stride;
       for (int64_t group = first; group < last; ++group) {
         const int64_t col = group * kGroupCols, rest = to.cols - col;
-        float padded[kGroupCols] = {};
-        if (rest < kGroupCols && rest > 0) memcpy(padded, row + col, rest * sizeof(float));
-        quantize(rest < kGroupCols ? padded : row + col, zero_point(to.kind), tile.from(group, token));
+        if (rest >= kGroupCols) {
+          quantize(row + col, zero, tile.from(group, token));
+        } else {
+          float padded[kGroupCols] = {};
+          if (rest > 0) memcpy(padded, row + col, rest * sizeof(float));
+          quantize(padded, zero, tile.from(group, token));
+        }
       }
     }
   });

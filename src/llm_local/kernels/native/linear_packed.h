@@ -5,6 +5,9 @@
 #pragma once
 #include "activations.h"
 #include "dot.h"
+#if defined(__AMX_INT8__)
+#include "linear_amx.h"
+#endif
 
 namespace llm {
 namespace LLM_VARIANT {
@@ -17,9 +20,6 @@ constexpr int kRegisterTokens = 2;
 #endif
 // A strip's blocks that are unpacked at once for many tokens; with a few tokens' inputs they stay in the first cache.
 constexpr int kChunkBlocks = 16;
-// Memory latency times one core's bandwidth.
-constexpr int kPrefetchBytes = 4096;
-
 LLM_INLINE Ints inputs_at(const int8_t* quants) {
   int32_t four;
   memcpy(&four, quants, 4);
@@ -44,7 +44,6 @@ static void multiply(const uint8_t* block, int64_t blocks, QuantTile x, bool res
         for (int v = 0; v < kVectors; ++v) dots[t][v] = D::begin(x.starts[t]);
       }
       const uint8_t* const lines = block + g * group_bytes(kStored);
-#pragma GCC unroll 8
       for (int i = 0; i < group_bytes(kStored) / kLineBytes; ++i) {
         for (int v = 0; v < kVectors; ++v) {
           const Ints line = load<Ints>(lines + i * kLineBytes + v * kLanes * 4);
@@ -104,6 +103,9 @@ static void widen(const uint8_t* block, int64_t blocks, uint8_t* wide) {
 template <int kKind>
 static void packed_strip(const LlmLinear& linear, int64_t strip, const Activations& x, int32_t first, int32_t count,
                          StripRow* out) {
+#if defined(__AMX_INT8__)
+  if (count >= kAmxTokens) return amx_strip<kKind>(linear, strip, x, first, count, out);
+#endif
   const int64_t blocks = blocks_of(linear.cols);
   const uint8_t* const packed = static_cast<const uint8_t*>(linear.weights) + strip * blocks * block_bytes(kKind);
   if (count <= kRegisterTokens) {

@@ -1,0 +1,148 @@
+// Packed weights times many quantized tokens by AMX tiles, in the arithmetic (and so the bits) of linear_packed.h.
+//
+// One tile product is 16 tokens x 32 inputs by 32 inputs x 16 outputs: one group, exact in int32. The groups' products
+// are then scaled and summed in order by AVX-512. Weights become signed bytes first, so no zero needs correction.
+#pragma once
+#include "activations.h"
+
+namespace llm {
+namespace LLM_VARIANT {
+
+// From here on tiles win over VNNI.
+constexpr int kAmxTokens = 16;
+// A strip's groups that are unpacked at once.
+constexpr int kAmxGroups = 32;
+// Groups whose dot products wait in the first cache to be scaled.
+constexpr int kAmxPhase = 16;
+constexpr int kLinesPerGroup = kGroupCols / 4;
+
+// GCC's tile intrinsics do not say that they read memory: what was written there must be in it by now.
+#define LLM_AMX_BARRIER() asm volatile("" ::: "memory")
+
+// The tiles of one member while it is in a strip: 0 and 1 dot products, 2 and 3 tokens, 4 and 5 weights.
+class Tiles {
+ public:
+  ~Tiles() { _tile_release(); }
+
+  void configure(int tokens) {
+    if (tokens == tokens_) return;
+    tokens_ = tokens;
+    struct alignas(64) {
+      uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      uint16_t row_bytes[16] = {};
+      uint8_t rows[16] = {};
+    } config;
+    for (int tile = 0; tile < 6; ++tile) {
+      config.rows[tile] = static_cast<uint8_t>(tile < 4 ? tokens : kLinesPerGroup);
+      config.row_bytes[tile] = tile == 2 || tile == 3 ? kGroupCols : kLineBytes;
+    }
+    LLM_AMX_BARRIER();
+    _tile_loadconfig(&config);
+  }
+
+ private:
+  int tokens_ = 0;
+};
+
+// A strip's groups with signed quants and float32 scales.
+struct AmxWeights {
+  alignas(64) uint8_t lines[kAmxGroups][kLinesPerGroup * kLineBytes];
+  alignas(64) float scales[kAmxGroups][kStripRows];
+};
+
+template <int kKind>
+static void unpack_for_amx(const uint8_t* block, int groups, AmxWeights& to) {
+  for (int group = 0; group < groups; group += 2, block += block_bytes(kKind)) {
+    for (int at = 0; at < block_bytes(kKind); at += 64) __builtin_prefetch(block + kPrefetchBytes + at);
+    for (int g = 0; g < 2; ++g) {
+      const uint8_t* const from = block + g * group_bytes(kKind);
+      uint8_t* const lines = to.lines[group + g];
+      for (int i = 0; i < group_bytes(kKind) / kLineBytes; ++i) {
+        const __m512i line = load<__m512i>(from + i * kLineBytes);
+        if (kKind == LLM_Q8) {
+          store(lines + i * kLineBytes, _mm512_xor_si512(line, _mm512_set1_epi8(-128)));
+        } else {
+          const __m512i mask = _mm512_set1_epi8(15), zero = _mm512_set1_epi8(8);
+          const __m512i low = _mm512_and_si512(line, mask);
+          const __m512i high = _mm512_and_si512(_mm512_srli_epi16(line, 4), mask);
+          store(lines + i * kLineBytes, _mm512_sub_epi8(low, zero));
+          store(lines + (i + 4) * kLineBytes, _mm512_sub_epi8(high, zero));
+        }
+      }
+      const uint16_t* const scales = reinterpret_cast<const uint16_t*>(block + 2 * group_bytes(kKind));
+      store(to.scales[group + g], from_halves(scales + g * kStripRows));
+    }
+  }
+}
+
+typedef int32_t AmxDots[kTileTokens][kStripRows];
+
+// Tile numbers are part of the instruction: a macro, for compilers that paste them into assembly.
+#define LLM_AMX_GROUP(dots_tile, token_tile, weight_tile, group)        \
+  do {                                                                  \
+    _tile_loadd(token_tile, x.quants + (group) * stride, kGroupCols);   \
+    _tile_loadd(weight_tile, weights.lines[first + group], kLineBytes); \
+    _tile_zero(dots_tile);                                              \
+    _tile_dpbssd(dots_tile, token_tile, weight_tile);                   \
+    _tile_stored(dots_tile, dots[group], kLineBytes);                   \
+  } while (false)
+
+// The dot products of `groups` groups (an even number) from `first` on.
+static void amx_products(const AmxWeights& weights, int first, int groups, const QuantTile& x, AmxDots* dots) {
+  LLM_AMX_BARRIER();
+  const int64_t stride = static_cast<int64_t>(x.tokens) * kGroupCols;
+  for (int group = 0; group < groups; group += 2) {
+    LLM_AMX_GROUP(0, 2, 4, group);
+    LLM_AMX_GROUP(1, 3, 5, group + 1);
+  }
+}
+
+// Adds them to `out`, for kTokens tokens from `token` on. What it sums where the tile has fewer is never read.
+template <int kTokens>
+static void amx_add(const AmxWeights& weights, int first, int groups, const QuantTile& x, int token,
+                    const AmxDots* dots, StripRow* out) {
+  Floats totals[kTokens];
+  for (int t = 0; t < kTokens; ++t) totals[t] = load<Floats>(out[token + t]);
+  const float* input_scales = x.scales + token;
+  for (int group = 0; group < groups; ++group, input_scales += x.tokens) {
+    const Floats scale = load<Floats>(weights.scales[first + group]);
+    for (int t = 0; t < kTokens; ++t) {
+      totals[t] = fma(to_floats(load<Ints>(dots[group][token + t])), scale * input_scales[t], totals[t]);
+    }
+  }
+  for (int t = 0; t < kTokens; ++t) store(out[token + t], totals[t]);
+}
+
+// As packed_strip. `out` has room for whole tiles of tokens.
+template <int kKind>
+static void amx_strip(const LlmLinear& linear, int64_t strip, const Activations& x, int32_t first, int32_t count,
+                      StripRow* out) {
+  const int64_t blocks = blocks_of(linear.cols);
+  const uint8_t* const packed = static_cast<const uint8_t*>(linear.weights) + strip * blocks * block_bytes(kKind);
+  AmxWeights weights;
+  alignas(64) AmxDots dots[kAmxPhase];
+  Tiles tiles;
+  memset(out, 0, parts_of(count, kTileTokens) * kTileTokens * sizeof(StripRow));
+  for (int64_t block = 0; block < blocks; block += kAmxGroups / 2) {
+    const int groups = 2 * at_most(blocks - block, kAmxGroups / 2);
+    unpack_for_amx<kKind>(packed + block * block_bytes(kKind), groups, weights);
+    for (int32_t token = 0; token < count; token += kTileTokens) {
+      const QuantTile tile = quant_tile(x, (first + token) / kTileTokens);
+      tiles.configure(tile.tokens);
+      for (int group = 0; group < groups; group += kAmxPhase) {
+        const QuantTile part = tile.from(2 * block + group, 0);
+        const int some = at_most(groups - group, kAmxPhase);
+        amx_products(weights, group, some, part, dots);
+        if (tile.tokens <= 4) {
+          amx_add<4>(weights, group, some, part, 0, dots, out + token);
+        } else {
+          amx_add<8>(weights, group, some, part, 0, dots, out + token);
+          if (tile.tokens > 8) amx_add<8>(weights, group, some, part, 8, dots, out + token);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace LLM_VARIANT
+}  // namespace llm
