@@ -53,6 +53,7 @@ ZONES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("torch", "transformers", "accelerate", "peft", "bitsandbytes"), _TORCH_ROOMS),
     **dict.fromkeys(("tokenizers", "safetensors"), (*_TORCH_ROOMS, "text")),
     **dict.fromkeys(("jinja2",), ("text",)),
+    **dict.fromkeys(("llguidance",), ("constraints",)),
     **dict.fromkeys(("huggingface_hub", "requests", "httpx", "httpx2", "aiohttp", "urllib3"), _HUB_ONLY),
     **dict.fromkeys(("socket", "ssl", "urllib.request", "http.client", "ftplib", "smtplib"), _HUB_ONLY),
     **dict.fromkeys(("pydantic",), ("api",)),
@@ -61,8 +62,8 @@ ZONES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("rich", "prompt_toolkit"), _TERMINALS),
     **dict.fromkeys(("sqlite3",), ("conversations", "rag")),
 }
-# Rooms whose import may load torch: its zone. All others stay light.
-HEAVY_ROOMS = _TORCH_ROOMS
+# Rooms whose import may load torch, its zone, or numpy; who is not in one imports them late. All others stay light.
+HEAVY_ROOMS = (*_TORCH_ROOMS, "constraints")
 
 FORBIDDEN_NAMES = frozenset(
     {"utils", "util", "helpers", "helper", "common", "misc", "base", "core", "manager"}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm_local.errors import InvalidRequest
-from llm_local.options import BOUNDS, UNSET, Bound, GenerationOptions, Unset, given
+from llm_local.options import BOUNDS, UNSET, Bound, Constraint, GenerationOptions, Unset, given
 
 OPTIONAL = ("max_new_tokens", "seed")
 NEVER_A_NUMBER = [
@@ -178,3 +178,50 @@ def test_unset_is_neither_none_nor_true() -> None:
     assert repr(UNSET) == "UNSET"
     assert isinstance(UNSET, Unset)
     assert given({"a": UNSET, "b": None, "c": 0, "d": ""}) == {"b": None, "c": 0, "d": ""}
+
+
+def test_a_constraint_is_a_value() -> None:
+    spelled = Constraint("json_schema", '{ "type" : "object", "title": "é" }')
+    assert spelled == Constraint("json_schema", {"type": "object", "title": "é"})
+    assert len({spelled, Constraint("json_schema", {"type": "object", "title": "é"})}) == 1
+    assert Constraint("choice", ["a", "b"]).choices == ("a", "b")
+    assert Constraint("regex", "a|b").choices == ("a|b",)
+    assert GenerationOptions(constraint=spelled).replace(seed=1).constraint is spelled
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "word"),
+    [
+        ("yaml", "", "json_schema"),
+        ("json", "{}", "no value"),
+        ("json_schema", "{", "not valid JSON"),
+        ("json_schema", "", "not valid JSON"),
+        ("json_schema", "[]", "JSON object"),
+        ("json_schema", "true", "JSON object"),
+        ("json_schema", None, "JSON object"),
+        ("json_schema", {"minimum": math.nan}, "not valid JSON"),
+        ("json_schema", {"const": {1, 2}}, "not valid JSON"),
+        ("json_schema", '{"a":' * 5_000 + "1" + "}" * 5_000, "nested"),
+        ("json_schema", '{"title": "' + "x" * 300_000 + '"}', "bytes"),
+        ("json_schema", '{"title": "\\ud800"}', "surrogate"),
+        ("regex", "", "empty"),
+        ("regex", 3, "text"),
+        ("lark", " \n", "empty"),
+        ("gbnf", None, "text"),
+        ("grammar", "x" * 300_000, "bytes"),
+        ("choice", "abc", "sequence"),
+        ("choice", [], "at least one"),
+        ("choice", ["a", ""], "empty"),
+        ("choice", ["a", 1], "sequence"),
+        ("choice", ["x"] * 10_001, "10000"),
+    ],
+)
+def test_a_constraint_of_the_wrong_form_is_refused(kind: Any, value: Any, word: str) -> None:
+    with pytest.raises(InvalidRequest, match=word) as caught:
+        Constraint(kind, value)
+    assert caught.value.param == "constraint"
+
+
+def test_a_constraint_has_its_type() -> None:
+    with pytest.raises(InvalidRequest, match="Constraint"):
+        GenerationOptions(constraint={"type": "object"})  # type: ignore[arg-type]

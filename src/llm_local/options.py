@@ -7,14 +7,16 @@ distribution until the end token or the end of the window.
 from __future__ import annotations
 
 import dataclasses
+import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 from llm_local.errors import InvalidRequest
+from llm_local.messages import check_text
 
-__all__ = ["BOUNDS", "UNSET", "Bound", "GenerationOptions", "Unset", "given"]
+__all__ = ["BOUNDS", "UNSET", "Bound", "Constraint", "ConstraintKind", "GenerationOptions", "Unset", "given"]
 
 
 class Unset:
@@ -82,6 +84,94 @@ MAX_STOP_STRINGS: Final = 16
 MAX_STOP_BYTES: Final = 256
 MAX_LOGIT_BIAS_ENTRIES: Final = 1024
 LOGIT_BIAS: Final = Bound(-100.0, 100.0)
+MAX_CONSTRAINT_BYTES: Final = 256 * 1024
+MAX_CHOICES: Final = 10_000
+
+ConstraintKind = Literal["json", "json_schema", "regex", "choice", "grammar", "gbnf", "lark"]
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What the reply must be, from its first to its last character, when it ends by itself.
+
+    - `json`: any JSON object; no value.
+    - `json_schema`: JSON text or a mapping, kept as JSON text (Draft 2020-12; what cannot be enforced is refused).
+    - `regex`: matched as a whole, in the syntax of Rust's regex crate (no lookaround, no backreferences).
+    - `choice`: a sequence of texts, one of which is the reply.
+    - `gbnf`, `lark`: a grammar whose start is the rule `root` or `start`; `grammar` finds out which of the two it is.
+
+    Only the form is checked here; whether it can be enforced is known when it is compiled for a model.
+
+    Raises:
+        InvalidRequest: unknown kind, a value of the wrong type, empty, too large, or no JSON; `param` is "constraint".
+    """
+
+    kind: ConstraintKind
+    value: str | tuple[str, ...] | Mapping[str, Any] = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(ConstraintKind):
+            raise _wrong(
+                f"Unknown kind of constraint {self.kind!r}.",
+                f"Use one of {', '.join(get_args(ConstraintKind))}.",
+            )
+        if self.kind == "choice":
+            object.__setattr__(self, "value", _checked_choices(self.value))
+        elif self.kind == "json_schema":
+            object.__setattr__(self, "value", _checked_schema(self.value))
+        elif not isinstance(self.value, str):
+            raise _wrong(f"A {self.kind} constraint must be text, not {type(self.value).__name__}.")
+        elif self.kind == "json" and self.value:
+            raise _wrong("A json constraint takes no value.", "Use json_schema for a schema.")
+        elif self.kind != "json" and not self.value.strip():
+            raise _wrong(f"The {self.kind} constraint is empty.")
+        for text in self.choices:
+            check_text(text, "constraint")
+        size = sum(len(text.encode()) for text in self.choices)
+        if size > MAX_CONSTRAINT_BYTES:
+            raise _wrong(f"The constraint has {size} bytes, at most {MAX_CONSTRAINT_BYTES} allowed.")
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The texts to choose from; of other kinds, the one text they are made of."""
+        return self.value if isinstance(self.value, tuple) else (str(self.value),)
+
+
+def _wrong(message: str, hint: str = "") -> InvalidRequest:
+    return InvalidRequest(message, hint, param="constraint")
+
+
+def _checked_choices(value: Any) -> tuple[str, ...]:
+    if (
+        isinstance(value, str)
+        or not isinstance(value, Sequence)
+        or not all(isinstance(one, str) for one in value)
+    ):
+        raise _wrong("A choice constraint must be a sequence of texts.")
+    if not value or not all(value):
+        raise _wrong("A choice constraint needs at least one text, and none of them empty.")
+    if len(value) > MAX_CHOICES:
+        raise _wrong(f"{len(value)} choices given, at most {MAX_CHOICES} allowed.")
+    return tuple(value)
+
+
+def _checked_schema(value: Any) -> str:
+    """The schema as JSON text in one spelling, so that equal ones are equal; the order of its keys has a meaning."""
+    try:
+        if isinstance(value, str):
+            if len(value) > MAX_CONSTRAINT_BYTES:
+                raise _wrong(f"The JSON schema has over {MAX_CONSTRAINT_BYTES} bytes, which is not allowed.")
+            value = json.loads(value)
+        if not isinstance(value, Mapping):
+            raise _wrong(
+                f"A JSON schema must be a JSON object, not {type(value).__name__}.",
+                'Such as {"type": "object"}.',
+            )
+        return json.dumps(dict(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except RecursionError:
+        raise _wrong("The JSON schema is nested too deeply.") from None
+    except (TypeError, ValueError) as error:
+        raise _wrong(f"The JSON schema is not valid JSON: {error}.") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +186,7 @@ class GenerationOptions:
     - `stop`: strings that end the reply and are not part of it.
     - `seed`: makes sampling repeatable, alone or inside any batch; None draws a fresh one.
     - `logprobs`: report the log-probability of each sampled token, and of `top_logprobs` alternatives.
+    - `constraint`: what the whole reply must be; None leaves it free.
 
     Raises:
         InvalidRequest: a value out of its bound; `param` names the field.
@@ -115,6 +206,7 @@ class GenerationOptions:
     seed: int | None = None
     logprobs: bool = False
     top_logprobs: int = 0
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         for name, bound in BOUNDS.items():
@@ -129,6 +221,8 @@ class GenerationOptions:
             )
         if self.top_logprobs and not self.logprobs:
             raise InvalidRequest("top_logprobs needs logprobs to be true.", param="top_logprobs")
+        if self.constraint is not None and not isinstance(self.constraint, Constraint):
+            raise _wrong(f"constraint must be a Constraint, not {type(self.constraint).__name__}.")
 
     @property
     def greedy(self) -> bool:

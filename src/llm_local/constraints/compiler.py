@@ -1,0 +1,114 @@
+"""Constraints of one model: compiled once, kept within bounds, handed out as masks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from llguidance import LLMatcher, LLParserLimits
+
+from llm_local.constraints.deadline import run_with_deadline
+from llm_local.constraints.grammars import to_grammar
+from llm_local.constraints.json_numbers import NumberLength
+from llm_local.constraints.masks import GrammarMask
+from llm_local.constraints.refusals import first_line, refusal
+from llm_local.constraints.vocabulary import Vocabulary, make_vocabulary
+from llm_local.options import Constraint
+
+__all__ = ["ConstraintCompiler"]
+
+COMPILE_SECONDS: Final = 2.0
+MAX_ENTRIES: Final = 64
+MAX_BYTES: Final = 4 * 1024**2  # of grammar text; compiled, it takes up to 40 times that
+MASK_THREADS: Final = 4
+# The library's own limits: fewer states (2 kB each), and rows for a thousand optional properties.
+LIMITS: Final = LLParserLimits(max_lexer_states=20_000, max_items_in_row=10_000, verbose_errors=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    matcher: LLMatcher
+    num_bytes: int
+
+
+class ConstraintCompiler:
+    """Compiles on the caller's side, never in the engine. Safe to use from several threads."""
+
+    def __init__(self, tokenizer: Any, vocab_size: int, end_token_ids: Collection[int]) -> None:
+        """`vocab_size` is the width of the model's logits; `end_token_ids` are those that end its replies."""
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._end_token_ids = end_token_ids
+        self._vocabulary: Vocabulary | None = None
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[Constraint, _Compiled] = OrderedDict()
+        self._executor = ThreadPoolExecutor(min(MASK_THREADS, os.cpu_count() or 1), thread_name_prefix="mask")
+
+    def mask(self, constraint: Constraint) -> GrammarMask:
+        """A fresh mask for one sequence.
+
+        Raises:
+            InvalidRequest: the constraint cannot be enforced, is satisfied by nothing, or is too large.
+            UnsupportedTask: the model has no end token or no tokenizer that can be constrained.
+            Busy: too many others are being compiled.
+        """
+        vocabulary = self._known_vocabulary()
+        with self._lock:
+            compiled = self._cache.get(constraint)
+            if compiled is not None:
+                self._cache.move_to_end(constraint)
+        if compiled is None:
+            compiled = run_with_deadline(lambda: _compile(constraint, vocabulary), COMPILE_SECONDS)
+            self._keep(constraint, compiled)
+        return GrammarMask(
+            compiled.matcher.deep_copy(),
+            vocabulary,
+            self._executor,
+            numbers=NumberLength() if constraint.kind in ("json", "json_schema") else None,
+            on_failure=lambda: self._forget(constraint),
+        )
+
+    def _known_vocabulary(self) -> Vocabulary:
+        with self._lock:
+            if self._vocabulary is None:
+                self._vocabulary = make_vocabulary(self._tokenizer, self._vocab_size, self._end_token_ids)
+            return self._vocabulary
+
+    def _keep(self, constraint: Constraint, compiled: _Compiled) -> None:
+        with self._lock:
+            self._cache[constraint] = compiled
+            while (
+                len(self._cache) > MAX_ENTRIES or sum(c.num_bytes for c in self._cache.values()) > MAX_BYTES
+            ):
+                self._cache.popitem(last=False)
+
+    def _forget(self, constraint: Constraint) -> None:
+        """Copies share what they learn of a grammar: one that met a limit would meet it again at once."""
+        with self._lock:
+            self._cache.pop(constraint, None)
+
+
+def _compile(constraint: Constraint, vocabulary: Vocabulary) -> _Compiled:
+    grammar = to_grammar(constraint)
+    what = f"The {constraint.kind} constraint"
+    matcher = LLMatcher(vocabulary.tokenizer, grammar, log_level=0, limits=LIMITS)
+    if matcher.is_error():
+        reason = first_line(matcher.get_error())
+        hint = "Use anyOf for alternatives that may overlap." if "oneOf" in reason else ""
+        raise refusal(f"{what} cannot be compiled: {reason}.", hint)
+    warnings = matcher.get_grammar_warnings()
+    if warnings:
+        raise refusal(f"{what} cannot be kept in full: {first_line(warnings[0])}.")
+    # a trial, so that what nothing satisfies and what is too complex at once is known before it is queued
+    trial = matcher.deep_copy()
+    trial.compute_bitmask()
+    if trial.is_error():
+        raise refusal(
+            f"No reply could satisfy the {constraint.kind} constraint: {first_line(trial.get_error())}."
+        )
+    return _Compiled(matcher, len(grammar) + sum(map(len, constraint.choices)))

@@ -1,0 +1,85 @@
+"""One constrained sequence: which tokens may come next, known before the model asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from typing import cast
+
+import numpy as np
+from llguidance import LLMatcher
+from numpy.typing import NDArray
+
+from llm_local.constraints.json_numbers import NUMERIC, NumberLength
+from llm_local.constraints.refusals import first_line, refusal
+from llm_local.constraints.vocabulary import Vocabulary
+
+__all__ = ["GrammarMask"]
+
+
+class GrammarMask:
+    """Satisfies `engine.protocol.TokenMask`. `accept` starts the next mask on a thread of `executor` and returns.
+
+    The library works without the interpreter's lock, so masks are computed while the model's forward pass runs.
+    A guess of a draft model needs no mask of its own: the engine samples, then compares, then accepts.
+    """
+
+    def __init__(
+        self,
+        matcher: LLMatcher,
+        vocabulary: Vocabulary,
+        executor: Executor,
+        *,
+        numbers: NumberLength | None = None,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`matcher` is at the start of its grammar and this mask's own. `numbers` bounds JSON numbers."""
+        self._matcher = matcher
+        self._vocabulary = vocabulary
+        self._executor = executor
+        self._numbers = numbers
+        self._on_failure = on_failure
+        self._next: Future[NDArray[np.bool_]] = executor.submit(self._compute)
+
+    def allowed(self) -> Sequence[bool]:
+        """A writable numpy array of booleans `[vocab]`, the caller's to keep.
+
+        Raises:
+            InvalidRequest: following the constraint became too complex, or led where nothing can follow.
+        """
+        return cast("Sequence[bool]", self._next.result())
+
+    def accept(self, token_id: int) -> None:
+        """Go on behind `token_id`, one of the allowed."""
+        self._next.result()  # the matcher is used by one thread at a time
+        if token_id not in self._vocabulary.end_ids:
+            self._next = self._executor.submit(self._advance, token_id)
+
+    def _advance(self, token_id: int) -> NDArray[np.bool_]:
+        self._matcher.consume_token(token_id)
+        if self._numbers is not None:
+            self._numbers.feed(self._vocabulary.tokenizer.decode_bytes([token_id]))
+        return self._compute()
+
+    def _compute(self) -> NDArray[np.bool_]:
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        if self._matcher.is_error():
+            self._on_failure()
+            reason = first_line(self._matcher.get_error())
+            raise refusal(f"The constraint could not be followed to an end: {reason}.", "Make it simpler.")
+        allowed = np.unpackbits(bits, count=self._vocabulary.size, bitorder="little").view(np.bool_)
+        if self._numbers is not None and self._numbers.long_enough:
+            self._end_number(allowed)
+        return allowed
+
+    def _end_number(self, allowed: NDArray[np.bool_]) -> None:
+        """Leave only what ends the number, where that is possible."""
+        decode = self._vocabulary.tokenizer.decode_bytes
+        ends = [token_id for token_id in np.flatnonzero(allowed).tolist() if not _goes_on(decode([token_id]))]
+        if ends:
+            allowed[:] = False
+            allowed[ends] = True
+
+
+def _goes_on(token: bytes) -> bool:
+    return bool(token) and token[0] in NUMERIC

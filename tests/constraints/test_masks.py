@@ -1,0 +1,195 @@
+"""Laws of masks: any model that follows one keeps the constraint, and only the right tokens are ever allowed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import jsonschema
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from constraints.sampling_models import RandomModel
+from constraints.schema_generator import make_schema
+from fakes import ByteTokenizer
+from llm_local import starter
+from llm_local.errors import InvalidRequest, UnsupportedTask
+from llm_local.options import Constraint
+from text.small_tokenizers import TOKENIZERS
+
+SCHEMAS = [make_schema(seed) for seed in range(200)]
+
+
+@functools.cache
+def model(name: str) -> RandomModel:
+    if name == "bytes":
+        return RandomModel(ByteTokenizer(), 260, [256])  # three ids of padding
+    return RandomModel(AutoTokenizer.from_pretrained(starter.__path__[0]), 2048, [2, 0])
+
+
+def check(schema: dict, text: str) -> None:
+    value = json.loads(text)
+    jsonschema.Draft202012Validator(schema).validate(value)
+
+
+@pytest.mark.parametrize("name", ["bytes", "starter"])
+def test_any_reply_under_a_bounded_schema_ends_and_is_valid(name: str) -> None:
+    for seed, schema in enumerate(SCHEMAS):
+        reply = model(name).reply(Constraint("json_schema", schema), seed, max_new=3000)
+        assert reply.ended, (seed, schema)
+        check(schema, reply.text)
+
+
+@pytest.mark.parametrize("name", ["bytes", "starter"])
+def test_a_batch_of_eight_gives_what_each_gives_alone(name: str) -> None:
+    jobs = [(Constraint("json_schema", schema), seed) for seed, schema in enumerate(SCHEMAS)]
+    for start in range(0, len(jobs), 8):
+        group = jobs[start : start + 8]
+        together = model(name).replies(group, 3000)
+        assert together == [model(name).reply(*job, 3000) for job in group]
+
+
+def test_sequences_under_one_constraint_do_not_disturb_each_other() -> None:
+    constraint = Constraint("json_schema", SCHEMAS[0])
+    together = model("starter").replies([(constraint, seed) for seed in range(8)], 3000)
+    assert together == [model("starter").reply(constraint, seed, 3000) for seed in range(8)]
+
+
+def test_json_mode_gives_an_object() -> None:
+    ended = 0
+    for seed in range(30):
+        reply = model("starter").reply(Constraint("json"), seed, max_new=600)
+        assert reply.text.startswith("{")
+        if reply.ended:
+            ended += 1
+            assert isinstance(json.loads(reply.text), dict)
+    assert ended > 5
+
+
+@pytest.mark.parametrize("wanted", ["space", "digit", "first", "last"])
+def test_a_bounded_schema_ends_even_for_a_model_that_wants_one_thing_only(wanted: str) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "n": {"type": "number"},
+            "i": {"type": "integer"},
+            "l": {"type": "array", "maxItems": 2},
+        },
+        "required": ["n", "i", "l"],
+    }
+    schema["properties"]["l"]["items"] = {"type": "boolean"}
+    favorites = set({"space": b" \n", "digit": b"0123456789.e"}.get(wanted, b""))
+    mask = model("bytes").compiler.mask(Constraint("json_schema", schema))
+    text = bytearray()
+    for _ in range(400):
+        choices = np.flatnonzero(np.asarray(mask.allowed())).tolist()
+        wishes = [token_id for token_id in choices if token_id in favorites] or choices
+        token_id = wishes[-1 if wanted == "last" else 0]
+        mask.accept(token_id)
+        if token_id == 256:
+            break
+        text.append(token_id)
+    else:
+        pytest.fail(f"no end after {bytes(text)!r}")
+    check(schema, text.decode())
+
+
+def test_names_in_other_spellings_cannot_slip_past_a_schema() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}},
+        "additionalProperties": {"type": "string"},
+    }
+    mask = model("bytes").compiler.mask(Constraint("json_schema", schema))
+    for byte in b'{"\\':
+        assert mask.allowed()[byte]
+        mask.accept(byte)
+    assert not mask.allowed()[ord("u")]
+
+
+@pytest.mark.parametrize("name", sorted(TOKENIZERS))
+def test_every_family_of_tokenizers_keeps_a_choice(name: str) -> None:
+    tokenizer = TOKENIZERS[name]()
+    end = tokenizer.get_vocab().get(getattr(tokenizer, "eos_token", None) or "[SEP]", 256)
+    any_model = RandomModel(tokenizer, len(tokenizer.get_vocab()) + 5, [end])
+    choices = ("the dog", "dogs", "hello")
+    before = tokenizer("a", add_special_tokens=False).input_ids
+    for seed in range(12):
+        reply = any_model.reply(Constraint("choice", choices), seed)
+        assert reply.ended
+        # behind other text, as a reply is: a decoder may drop the space before a first word
+        whole = any_model.text([*before, *reply.token_ids])
+        assert whole.removeprefix(any_model.text(before)) in choices
+
+
+@pytest.mark.parametrize("name", ["byte-level BPE", "byte-fallback BPE", "bytes"])
+def test_bytes_spell_what_the_vocabulary_has_no_token_for(name: str) -> None:
+    tokenizer = TOKENIZERS[name]()
+    end = tokenizer.get_vocab().get(getattr(tokenizer, "eos_token", None), 256)
+    any_model = RandomModel(tokenizer, len(tokenizer.get_vocab()), [end])
+    assert any_model.reply(Constraint("choice", ("龘ÿ𝄞",)), 3).text == "龘ÿ𝄞"
+
+
+def test_special_tokens_and_padding_are_never_allowed() -> None:
+    tokenizer = model("starter").tokenizer
+    special = [token_id for token_id, added in tokenizer.added_tokens_decoder.items() if added.special]
+    forbidden = [*special, *range(len(tokenizer), 2048)]
+    mask = model("starter").compiler.mask(Constraint("regex", "(?s).+"))
+    allowed = np.asarray(mask.allowed())
+    assert allowed.dtype == np.bool_
+    assert allowed.shape == (2048,)
+    assert not allowed[forbidden].any()
+
+
+def test_every_end_token_is_allowed_exactly_where_the_reply_may_end() -> None:
+    tokenizer = model("starter").tokenizer
+    mask = model("starter").compiler.mask(Constraint("choice", ("a", "ab")))
+    seen = []
+    for letter in "ab":
+        seen.append(np.asarray(mask.allowed())[[2, 0]].tolist())
+        mask.accept(tokenizer(letter).input_ids[0])
+    seen.append(np.asarray(mask.allowed())[[2, 0]].tolist())
+    assert seen == [[False, False], [True, True], [True, True]]
+    assert np.flatnonzero(mask.allowed()).tolist() == [0, 2]
+    mask.accept(0)
+
+
+def test_a_vocabulary_wider_than_the_model_is_cut() -> None:
+    narrow = RandomModel(ByteTokenizer(), 200, [10])
+    mask = narrow.compiler.mask(Constraint("regex", "[a-z]+"))
+    assert np.asarray(mask.allowed()).shape == (200,)
+
+
+def test_a_model_without_an_end_token_takes_no_constraint() -> None:
+    for ends in ([], [300]):
+        with pytest.raises(UnsupportedTask, match="no end token"):
+            RandomModel(ByteTokenizer(), 400, ends).compiler.mask(Constraint("json"))
+
+
+def test_a_grammar_that_grows_without_bound_fails_only_its_own_sequence() -> None:
+    compiler = model("bytes").compiler
+    # a new state of the regex for nearly every text, more than are allowed
+    bad = compiler.mask(Constraint("regex", "(a|b)*a(a|b){1000}c"))
+    good = compiler.mask(Constraint("regex", "[ab]+"))
+    draw = random.Random(1)
+    with pytest.raises(InvalidRequest, match="could not be followed"):
+        for _ in range(60_000):
+            token_id = draw.choice(b"ab")
+            assert bad.allowed()[token_id]
+            bad.accept(token_id)
+    good.accept(ord("a"))
+    assert good.allowed()[ord("b")]
+    again = compiler.mask(Constraint("regex", "(a|b)*a(a|b){1000}c"))
+    assert again.allowed()[ord("a")]
+
+
+def test_masks_may_be_made_from_many_threads() -> None:
+    compiler = RandomModel(ByteTokenizer(), 257, [256])
+    constraints = [Constraint("json_schema", SCHEMAS[number % 10]) for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda pair: compiler.reply(pair[1], pair[0], 3000), enumerate(constraints)))
+    for number, reply in enumerate(replies):
+        check(SCHEMAS[number % 10], reply.text)
