@@ -8,6 +8,7 @@
 
 #ifdef __cplusplus
 extern "C" {
+#pragma GCC visibility push(default)  // all else in the library is hidden
 #endif
 
 #define LLM_ABI_VERSION 1
@@ -159,5 +160,6 @@ void llm_scratch_free(void* scratch);
 int32_t llm_step(const LlmModel* model, const LlmBatch* batch, void* scratch, int32_t threads);
 
 #ifdef __cplusplus
+#pragma GCC visibility pop
 }
 #endif

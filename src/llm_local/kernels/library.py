@@ -1,0 +1,290 @@
+"""The native library in this process: loaded when first asked for, on torch's own threads, or absent with a reason."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import os
+from collections.abc import Sequence
+from ctypes import POINTER, byref, c_char_p, c_float, c_int32, c_int64, c_size_t, c_void_p
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from llm_local.errors import EngineError, InsufficientMemory, LocalLLMError
+from llm_local.kernels.build import BuildFailed, ensure_built
+from llm_local.kernels.layout import (
+    ABI_VERSION,
+    STRUCTS,
+    LlmAttention,
+    LlmBatch,
+    LlmDtype,
+    LlmLinear,
+    LlmModel,
+    LlmNorm,
+    LlmSegment,
+    LlmStatus,
+    LlmWeightKind,
+)
+
+__all__ = ["Native", "NativeStatus", "Scratch", "native", "status"]
+
+logger = logging.getLogger(__name__)
+
+VARIANT_VARIABLE: Final = "LLM_LOCAL_KERNEL_VARIANT"
+
+DTYPES: Final = {
+    torch.float32: LlmDtype.F32,
+    torch.bfloat16: LlmDtype.BF16,
+    torch.float16: LlmDtype.F16,
+}
+
+# Each function of abi.h: what it returns, and what it takes.
+_PROTOTYPES: Final[dict[str, tuple[Any, list[Any]]]] = {
+    "llm_abi_version": (c_int32, []),
+    "llm_struct_bytes": (c_size_t, [c_int32]),
+    "llm_use_openmp": (None, [c_void_p, c_void_p, c_void_p]),
+    "llm_variants": (c_char_p, []),
+    "llm_variant": (c_char_p, []),
+    "llm_use_variant": (c_int32, [c_char_p]),
+    "llm_packed_bytes": (c_size_t, [c_int32, c_int32, c_int32]),
+    "llm_pack": (c_int32, [c_int32, c_void_p, c_int32, c_int64, c_int32, c_int32, c_void_p, c_int32]),
+    "llm_unpack": (None, [POINTER(LlmLinear), c_void_p, c_int32]),
+    "llm_linear": (
+        c_int32,
+        [POINTER(LlmLinear), c_int32, c_void_p, POINTER(c_void_p), c_int32, c_int32, c_int32],
+    ),
+    "llm_attention": (
+        c_int32,
+        [POINTER(LlmAttention), POINTER(LlmSegment), c_int32, c_int32, c_int32],
+    ),
+    "llm_rms_norm": (None, [POINTER(LlmNorm), c_void_p, c_void_p, c_int32, c_int32, c_int32, c_int32]),
+    "llm_gated": (None, [c_int32, c_void_p, c_void_p, c_void_p, c_int32, c_int32, c_int32, c_int32]),
+    "llm_scratch_new": (c_void_p, []),
+    "llm_scratch_free": (None, [c_void_p]),
+    "llm_step": (c_int32, [POINTER(LlmModel), POINTER(LlmBatch), c_void_p, c_int32]),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NativeStatus:
+    """Which kernels run here. `reason` says why there are none; else it is empty."""
+
+    variant: str
+    usable_variants: tuple[str, ...]
+    library: str
+    threads: str
+    reason: str = ""
+
+
+class Scratch:
+    """Memory that one caller of `Native.step` keeps from step to step."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._free = library.llm_scratch_free
+        self.pointer = library.llm_scratch_new()
+        if not self.pointer:
+            raise InsufficientMemory("There is no memory for a forward pass.", need_bytes=0, have_bytes=0)
+
+    def __del__(self) -> None:
+        if getattr(self, "pointer", None):
+            self._free(self.pointer)
+
+
+class Native:
+    """The functions of the library over torch tensors on the CPU. Safe to call from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Load `path` and check that it is what layout.py describes.
+
+        Raises:
+            OSError: the file cannot be loaded. BuildFailed: it is of other sources.
+            LocalLLMError: LLM_LOCAL_KERNEL_VARIANT names no variant that this CPU can run.
+        """
+        self.path = path
+        self._library = ctypes.CDLL(str(path))
+        for name, (result, arguments) in _PROTOTYPES.items():
+            function = getattr(self._library, name)
+            function.restype, function.argtypes = result, arguments
+        sizes = [self._library.llm_struct_bytes(index) for index in range(len(STRUCTS))]
+        if self._library.llm_abi_version() != ABI_VERSION or sizes != [ctypes.sizeof(one) for one in STRUCTS]:
+            raise BuildFailed("the library does not fit this version of llm-local")
+        self.threads = self._adopt_openmp()
+        wanted = os.environ.get(VARIANT_VARIABLE)
+        if wanted:
+            self.use_variant(wanted)
+
+    @property
+    def variant(self) -> str:
+        """The instruction-set variant that runs."""
+        return str(self._library.llm_variant().decode())
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants that this CPU can run, best first."""
+        return tuple(self._library.llm_variants().decode().split(","))
+
+    def use_variant(self, name: str) -> None:
+        """Run another variant from here on, for the whole process.
+
+        Raises:
+            LocalLLMError: this CPU cannot run it, or there is none of that name.
+        """
+        if self._library.llm_use_variant(name.encode()) != LlmStatus.OK:
+            raise LocalLLMError(
+                f"There is no kernel variant {name!r} for this CPU.",
+                f"Choose one of {', '.join(self.variants)}.",
+            )
+
+    def packed_bytes(self, kind: LlmWeightKind, rows: int, cols: int) -> int:
+        """Bytes that a matrix takes when packed as `kind` (Q8 or Q4)."""
+        return int(self._library.llm_packed_bytes(kind, rows, cols))
+
+    def pack(self, kind: LlmWeightKind, source: torch.Tensor, packed: torch.Tensor) -> bool:
+        """Pack `source` `[rows, cols]` (float32, bfloat16 or float16) into `packed` (uint8, 64-byte aligned).
+
+        False: the weights hold a NaN or an infinity.
+        """
+        rows, cols = source.shape
+        if source.stride(1) != 1:
+            source = source.contiguous()
+        if packed.nbytes < self.packed_bytes(kind, rows, cols) or packed.data_ptr() % 64:
+            raise EngineError("The buffer of packed weights is too small or not aligned.")
+        code = self._library.llm_pack(
+            kind,
+            source.data_ptr(),
+            DTYPES[source.dtype],
+            source.stride(0),
+            rows,
+            cols,
+            packed.data_ptr(),
+            torch.get_num_threads(),
+        )
+        if code == LlmStatus.NOT_FINITE:
+            return False
+        _check(code)
+        return True
+
+    def unpack(self, linear: LlmLinear) -> torch.Tensor:
+        """The weights `[rows, cols]` that a linear layer of any kind multiplies with, float32."""
+        out = torch.empty(linear.rows, linear.cols)
+        self._library.llm_unpack(byref(linear), out.data_ptr(), torch.get_num_threads())
+        return out
+
+    def linear(
+        self, parts: Sequence[LlmLinear], x: torch.Tensor, outputs: Sequence[torch.Tensor], threads: int = 0
+    ) -> None:
+        """y_i = x W_i^T + b_i into `outputs` `[tokens, rows_i]`, for parts that share `x` `[tokens, cols]`.
+
+        All tensors are contiguous and of one dtype, float32 or bfloat16. `threads` 0: as many as torch uses.
+        """
+        structs = (LlmLinear * len(parts))(*parts)
+        pointers = (c_void_p * len(outputs))(*(output.data_ptr() for output in outputs))
+        threads = threads or torch.get_num_threads()
+        _check(
+            self._library.llm_linear(
+                structs, len(parts), x.data_ptr(), pointers, DTYPES[x.dtype], x.shape[0], threads
+            )
+        )
+
+    def attention(
+        self, call: LlmAttention, segments: ctypes.Array[LlmSegment], layer: int, threads: int = 0
+    ) -> None:
+        """Append keys and values of `segments` to their stores and attend, for one layer."""
+        threads = threads or torch.get_num_threads()
+        _check(self._library.llm_attention(byref(call), segments, len(segments), layer, threads))
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float, threads: int = 0) -> torch.Tensor:
+        """Root-mean-square norm of the last dimension of `x`; `weight` `[width]` is float32."""
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        norm = LlmNorm(weight.data_ptr(), c_float(eps), 0)
+        width = x.shape[-1]
+        tokens = x.numel() // width
+        threads = threads or torch.get_num_threads()
+        self._library.llm_rms_norm(
+            byref(norm), x.data_ptr(), out.data_ptr(), DTYPES[x.dtype], tokens, width, threads
+        )
+        return out
+
+    def gated(self, activation: int, gate: torch.Tensor, up: torch.Tensor, threads: int = 0) -> torch.Tensor:
+        """activation(gate) * up, element by element; both contiguous, of one shape and dtype."""
+        out = torch.empty_like(gate)
+        width = gate.shape[-1]
+        tokens = gate.numel() // width
+        threads = threads or torch.get_num_threads()
+        self._library.llm_gated(
+            activation,
+            gate.data_ptr(),
+            up.data_ptr(),
+            out.data_ptr(),
+            DTYPES[gate.dtype],
+            tokens,
+            width,
+            threads,
+        )
+        return out
+
+    def new_scratch(self) -> Scratch:
+        """Memory for `step`, for one caller at a time."""
+        return Scratch(self._library)
+
+    def step(self, model: LlmModel, batch: LlmBatch, scratch: Scratch, threads: int) -> None:
+        """One forward pass of a described decoder; see native/abi.h."""
+        _check(self._library.llm_step(byref(model), byref(batch), scratch.pointer, threads))
+
+    def _adopt_openmp(self) -> str:
+        """Run on the threads torch already has: two pools would fight for the cores."""
+        for path in sorted((Path(torch.__file__).parent / "lib").glob("lib*omp*")):
+            try:
+                runtime = ctypes.CDLL(str(path))  # torch has it open, so this is the same copy
+                functions = [
+                    ctypes.cast(getattr(runtime, name), c_void_p)
+                    for name in ("GOMP_parallel", "omp_get_num_threads", "omp_get_thread_num")
+                ]
+            except (OSError, AttributeError):
+                continue
+            self._library.llm_use_openmp(*functions)
+            return f"OpenMP of torch ({path.name})"
+        return "own threads"
+
+
+@functools.cache
+def _load() -> Native | str:
+    """The library, or why there is none."""
+    try:
+        path = ensure_built()
+        try:
+            return Native(path)
+        except (OSError, AttributeError, BuildFailed) as error:
+            logger.info("the native library at %s cannot be used (%s); building it again", path, error)
+            path.unlink(missing_ok=True)
+            return Native(ensure_built())
+    except BuildFailed as error:
+        return error.message
+    except OSError as error:
+        return f"the library cannot be loaded: {error}"
+
+
+def native() -> Native | None:
+    """The library, built and loaded at the first call; None when there is none (see `status`)."""
+    loaded = _load()
+    return loaded if isinstance(loaded, Native) else None
+
+
+def status() -> NativeStatus:
+    """Which kernels run in this process, and why."""
+    loaded = _load()
+    if isinstance(loaded, str):
+        return NativeStatus("", (), "", "", loaded)
+    return NativeStatus(loaded.variant, loaded.variants, str(loaded.path), loaded.threads)
+
+
+def _check(code: int) -> None:
+    if code == LlmStatus.OUT_OF_MEMORY:
+        raise InsufficientMemory("The memory ran out in a forward pass.", need_bytes=0, have_bytes=0)
+    if code != LlmStatus.OK:
+        raise EngineError(f"The native library refused a call ({LlmStatus(code).name.lower()}).")

@@ -1,0 +1,32 @@
+// One instruction-set variant: every kernel, compiled with the flags of that variant into its own namespace.
+//
+// Everything in the headers is static: two variants never share a copy of a function, or the linker could keep the
+// one that this CPU cannot run.
+#ifndef LLM_VARIANT
+#error "compile with -DLLM_VARIANT=name"
+#endif
+
+#include "variant.h"
+
+#include "parallel.h"
+#include "pointwise.h"
+#include "packing.h"
+#include "linear.h"
+#include "linear_entry.h"
+#include "attention_entry.h"
+#include "step.h"
+
+#define LLM_TEXT_(name) #name
+#define LLM_TEXT(name) LLM_TEXT_(name)
+#define LLM_TABLE_(name) llm_variant_##name
+#define LLM_TABLE(name) LLM_TABLE_(name)
+
+namespace llm {
+
+extern const Variant LLM_TABLE(LLM_VARIANT);
+const Variant LLM_TABLE(LLM_VARIANT) = {
+    LLM_TEXT(LLM_VARIANT),  LLM_VARIANT::pack,     LLM_VARIANT::unpack,     LLM_VARIANT::linear,
+    LLM_VARIANT::attention, LLM_VARIANT::rms_norm, LLM_VARIANT::gated_rows, LLM_VARIANT::step,
+};
+
+}  // namespace llm
