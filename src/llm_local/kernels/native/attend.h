@@ -15,7 +15,7 @@ namespace llm {
 namespace LLM_VARIANT {
 
 constexpr int kBlockKeys = 256;
-constexpr int kTileRows = 48;  // query rows of a tile, where a group of heads is not larger
+constexpr int kQueryRows = 48;  // query rows of a tile, where a group of heads is not larger
 
 // What is the same for all sequences of a layer.
 struct AttentionShape {
@@ -24,7 +24,7 @@ struct AttentionShape {
   const float* sinks;
 
   int group() const { return heads / kv_heads; }
-  int tile_tokens() const { return group() < kTileRows ? kTileRows / group() : 1; }
+  int tile_tokens() const { return group() < kQueryRows ? kQueryRows / group() : 1; }
   int tile_rows() const { return tile_tokens() * group(); }
   int64_t padded_dim() const { return (head_dim + kProductCols - 1) / kProductCols * kProductCols; }
   int64_t first_visible(int64_t position) const {
@@ -39,8 +39,7 @@ struct Partial {
   float* total;  // 0: the row has seen no key yet
 };
 
-static inline Partial take_partial(Carver& carver, const AttentionShape& shape) {
-  const int64_t rows = shape.tile_rows();
+static inline Partial take_partial(Carver& carver, const AttentionShape& shape, int64_t rows) {
   Partial partial;
   partial.sums = carver.take<float>(rows * shape.padded_dim());
   partial.largest = carver.take<float>(rows);
@@ -62,8 +61,8 @@ struct AttentionBuffers {
     scores = carver.take<float>(rows * kBlockKeys);
     keys = carver.take<float>(static_cast<int64_t>(shape.head_dim) * kTileKeys);
     values = carver.take<float>(kTileKeys * shape.padded_dim());
-    block = take_partial(carver, shape);
-    all = take_partial(carver, shape);
+    block = take_partial(carver, shape, rows);
+    all = take_partial(carver, shape, rows);
   }
 };
 

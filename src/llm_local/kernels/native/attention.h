@@ -35,8 +35,8 @@ struct Attention {
   int32_t num_runs, layer;
   HeadRows query, output;
   uint8_t* member_buffers;  // member_bytes for each member
-  uint8_t* partials;        // partial_bytes
-  int32_t* unfinished;      // [num_runs, kv_heads] blocks done so far: zeros before and after
+  uint8_t* partials;        // partial_bytes of each run
+  int32_t* finished;        // [num_runs, kv_heads] blocks that are done: zeros before and after
 };
 
 static size_t member_bytes(const AttentionShape& shape) {
@@ -48,38 +48,37 @@ static size_t member_bytes(const AttentionShape& shape) {
 // A run as tasks.
 struct RunTasks {
   int64_t tiles, first_block, blocks;
+  size_t share_bytes = 0;  // of one block's partial result, where the run shares its keys
 
   RunTasks(const AttentionShape& shape, int64_t position, int64_t length) {
     tiles = (length + shape.tile_tokens() - 1) / shape.tile_tokens();
     first_block = shape.first_visible(position) / kBlockKeys;
     blocks = (position + length - 1) / kBlockKeys + 1 - first_block;
+    if (!shares_keys()) return;
+    Carver carver(nullptr);
+    take_partial(carver, shape, length * shape.group());
+    share_bytes = carver.used();
   }
   RunTasks(const AttentionShape& shape, const QueryRun& run) : RunTasks(shape, run.position, run.length) {}
   bool shares_keys() const { return tiles == 1 && blocks > 1; }
   int64_t per_head() const { return shares_keys() ? blocks : tiles; }
 };
 
-static size_t one_partial_bytes(const AttentionShape& shape) {
-  Carver carver(nullptr);
-  take_partial(carver, shape);
-  return carver.used();
-}
-
 // What the shared tiles of a run need.
 static size_t partial_bytes(const AttentionShape& shape, int64_t position, int64_t length) {
   const RunTasks tasks(shape, position, length);
-  return tasks.shares_keys() ? tasks.blocks * shape.kv_heads * one_partial_bytes(shape) : 0;
+  return tasks.share_bytes * tasks.blocks * shape.kv_heads;
 }
 
 // Takes the memory that `attend` works in. `partials`: the sum of partial_bytes of its runs.
 static void take_buffers(Carver& carver, Attention& work, int threads, size_t partials) {
   work.member_buffers = carver.take<uint8_t>(threads * member_bytes(work.shape));
   work.partials = carver.take<uint8_t>(partials);
-  work.unfinished = carver.take<int32_t>(static_cast<int64_t>(work.num_runs) * work.shape.kv_heads);
+  work.finished = carver.take<int32_t>(static_cast<int64_t>(work.num_runs) * work.shape.kv_heads);
 }
 
-static void clear_unfinished(const Attention& work) {
-  memset(work.unfinished, 0, sizeof(int32_t) * work.num_runs * work.shape.kv_heads);
+static void clear_finished(const Attention& work) {
+  memset(work.finished, 0, sizeof(int32_t) * work.num_runs * work.shape.kv_heads);
 }
 
 static void attend_block(const Attention& work, const QueryTile& tile, int64_t block, const AttentionBuffers& buffers,
@@ -135,17 +134,16 @@ static void attend_tile(const Attention& work, const QueryRun& run, int64_t firs
 
 // One block of a tile whose blocks are `tasks`; `partials` are those of the tile.
 static void attend_share(const Attention& work, const QueryRun& run, const RunTasks& tasks, const QueryTile& tile,
-                         int64_t index, uint8_t* partials, int32_t* unfinished, const AttentionBuffers& buffers) {
-  const size_t bytes = one_partial_bytes(work.shape);
+                         int64_t index, uint8_t* partials, int32_t* finished, const AttentionBuffers& buffers) {
+  const int rows = tile.tokens * work.shape.group();
   const auto partial = [&](int64_t block) {
-    Carver carver(partials + block * bytes);
-    return take_partial(carver, work.shape);
+    Carver carver(partials + block * tasks.share_bytes);
+    return take_partial(carver, work.shape, rows);
   };
   load_tile(work, tile, run.query_row, buffers.queries);
   attend_block(work, tile, tasks.first_block + index, buffers, partial(index));
-  if (__atomic_add_fetch(unfinished, 1, __ATOMIC_ACQ_REL) < tasks.blocks) return;
-  *unfinished = 0;
-  const int rows = tile.tokens * work.shape.group();
+  if (__atomic_add_fetch(finished, 1, __ATOMIC_ACQ_REL) < tasks.blocks) return;
+  *finished = 0;
   clear(buffers.all, rows);
   for (int64_t block = 0; block < tasks.blocks; ++block) merge(work.shape, rows, buffers.all, partial(block));
   store_tile(work, tile, run.output_row, buffers.all);
@@ -162,13 +160,12 @@ static void attend(Member& member, const Attention& work) {
   int32_t index = 0;
   int64_t run_start = 0;
   uint8_t* partials = work.partials;
-  const size_t bytes = one_partial_bytes(shape);
   member.each(num_tasks, [&](int64_t task) {
     const auto tasks_of = [&] { return RunTasks(shape, work.runs[index]); };
     RunTasks tasks = tasks_of();
     while (task - run_start >= tasks.per_head() * shape.kv_heads) {
       run_start += tasks.per_head() * shape.kv_heads;
-      if (tasks.shares_keys()) partials += tasks.blocks * shape.kv_heads * bytes;
+      partials += tasks.share_bytes * tasks.blocks * shape.kv_heads;
       ++index;
       tasks = tasks_of();
     }
@@ -177,8 +174,8 @@ static void attend(Member& member, const Attention& work) {
     const int64_t part = (task - run_start) / shape.kv_heads;
     QueryTile tile{run.kv[work.layer], run.position, run.length, kv_head};
     if (tasks.shares_keys()) {
-      attend_share(work, run, tasks, tile, part, partials + kv_head * tasks.blocks * bytes,
-                   work.unfinished + index * shape.kv_heads + kv_head, buffers);
+      attend_share(work, run, tasks, tile, part, partials + kv_head * tasks.blocks * tasks.share_bytes,
+                   work.finished + index * shape.kv_heads + kv_head, buffers);
       return;
     }
     // The last tokens see the most keys: they come first, so that no long task is left for the end.
