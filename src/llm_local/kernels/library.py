@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 VARIANT_VARIABLE: Final = "LLM_LOCAL_KERNEL_VARIANT"
 
+# What torch calls the OpenMP runtime that it brings along: GNU's, LLVM's or Intel's.
+_OPENMP_FILES: Final = ("libgomp*", "libomp*", "libiomp5*")
+
 DTYPES: Final = {
     torch.float32: LlmDtype.F32,
     torch.bfloat16: LlmDtype.BF16,
@@ -238,7 +241,8 @@ class Native:
 
     def _adopt_openmp(self) -> str:
         """Run on the threads torch already has: two pools would fight for the cores."""
-        for path in sorted((Path(torch.__file__).parent / "lib").glob("lib*omp*")):
+        folder = Path(torch.__file__).parent / "lib"
+        for path in sorted(file for name in _OPENMP_FILES for file in folder.glob(name)):
             try:
                 runtime = ctypes.CDLL(str(path))  # torch has it open, so this is the same copy
                 functions = [

@@ -4,7 +4,8 @@
 // last has fewer), a tile's groups one after the other: quants [group][token][32], scales [group][token], and starts
 // [group][token] = -zero * (sum of the quants), where a dot product with unsigned weights begins. An input that is not
 // finite makes its group's scale NaN, and with it every output of that token.
-// BF16: [tokens, cols] rounded to bf16, as RowInput (below). F32: the same in float32. Rows padded with zeros to kRowPad.
+// BF16: [tokens, cols] rounded to bf16, as RowBf16 (below). F32: the same in float32. Rows end in zeros up to a
+// multiple of kRowPad.
 #pragma once
 #include "packing.h"
 
@@ -48,7 +49,8 @@ LLM_INLINE QuantTile quant_tile(const Activations& x, int64_t tile) {
   int8_t* const quants = static_cast<int8_t*>(const_cast<void*>(x.storage));
   float* const scales = reinterpret_cast<float*>(quants + tokens * groups * kGroupCols);
   int32_t* const starts = reinterpret_cast<int32_t*>(scales + tokens * groups);
-  return {quants + first * kGroupCols, scales + first, starts + first, at_most(tokens - tile * kTileTokens, kTileTokens)};
+  const int32_t in_tile = at_most(tokens - tile * kTileTokens, kTileTokens);
+  return {quants + first * kGroupCols, scales + first, starts + first, in_tile};
 }
 
 // A row-major kind's inputs as they are multiplied with: bf16 where the hardware multiplies bf16.

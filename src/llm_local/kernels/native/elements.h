@@ -42,14 +42,25 @@ LLM_INLINE void store_rest(Element* to, Floats x, int64_t rest) {
   memcpy(to, lanes, rest * sizeof(Element));
 }
 
-// Lanes halved until one is left.
+// Lanes halved until one is left: the upper half is added to the lower.
 LLM_INLINE float sum_lanes(Floats x) {
+#if defined(__AVX512F__)
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+#elif defined(__AVX2__)
+  const __m256 eight = x;
+#endif
+#if defined(__AVX2__)
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+#else
   float lanes[kLanes];
   store(lanes, x);
   for (int half = kLanes / 2; half > 0; half /= 2) {
     for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
   }
   return lanes[0];
+#endif
 }
 
 LLM_INLINE float largest_lane(Floats x) {

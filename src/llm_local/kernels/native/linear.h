@@ -9,23 +9,25 @@
 //   gated(member, gate, up, activation, output, output_stride, a);                     // one phase
 //
 // (The first two are in activations.h.) `x`, `outputs` and `storage` must not overlap. Strides are elements between
-// tokens. All parts of one call share kind and cols with the Activations. From pointwise.h, included before:
-//   void gate_span(int32_t activation, const float* gate, const float* up, float* out, int64_t count);
+// tokens. All parts of one call share kind and cols with the Activations.
 //
 // Arithmetic: an output's bits depend on its weights and its token only, never on tokens, parts, chunks or threads.
 #pragma once
-#include <stdlib.h>
-
 #include "linear_packed.h"
 #include "linear_rows.h"
+#include "pointwise.h"
 
 namespace llm {
 namespace LLM_VARIANT {
 
-// Tokens that one task multiplies its strips with: their inputs stay in the second cache.
+// Tokens that one task multiplies its strips with, and of those the ones whose inputs stay in the second cache while
+// the task goes through its strips. Packed inputs are small: all of them.
 constexpr int kBlockTokens = 128;
+constexpr int kSliceTokens = 4 * kRowTokens;
 // Weights in one task of a few tokens: long enough to pay for the counter, short enough to balance.
 constexpr int64_t kTaskBytes = 32768;
+// Row-major weights in one task of many tokens: they stay in the second cache from slice to slice.
+constexpr int64_t kSliceBytes = 524288;
 
 // One phase's matrix and where its outputs go; `up` not NULL: activation(linear x) * (up x).
 struct Product {
@@ -77,14 +79,14 @@ struct Cut {
 static inline Cut cut(const Product& product, int32_t tokens, int members) {
   const LlmLinear& linear = *product.linear;
   const int64_t bits = linear.kind == LLM_F32 ? 32 : linear.kind == LLM_BF16 ? 16 : linear.kind == LLM_Q8 ? 8 : 4;
+  const int64_t strip_bytes = bits * linear.cols * kStripRows / 8 * (product.up != nullptr ? 2 : 1) + 1;
+  const bool slices = !is_packed(linear.kind) && tokens > kSliceTokens;
   // More than a few tokens cost time in proportion, as if there were more bytes.
-  const int64_t cost = bits * linear.cols * kStripRows / 8 * (product.up != nullptr ? 2 : 1) * (tokens + 7) / 8;
+  const int64_t wanted = slices ? kSliceBytes / strip_bytes : kTaskBytes / (strip_bytes * parts_of(tokens, 8));
   Cut c;
   c.strips = strips_of(linear.rows);
   const int64_t fair = parts_of(c.strips, 4 * members);
-  c.strips_per_task = cost < kTaskBytes ? kTaskBytes / (cost + 1) : 1;
-  if (c.strips_per_task > fair) c.strips_per_task = fair;
-  if (c.strips_per_task < 1) c.strips_per_task = 1;
+  c.strips_per_task = wanted < 1 ? 1 : wanted < fair ? wanted : fair;
   c.tasks_per_block = parts_of(c.strips, c.strips_per_task);
   c.tasks = c.tasks_per_block * parts_of(tokens, kBlockTokens);
   return c;
@@ -104,9 +106,12 @@ static void multiply_all(Member& member, const Product* products, int32_t num_pr
     int32_t i = 0;
     for (; task >= cuts[i].tasks; ++i) task -= cuts[i].tasks;
     const int64_t begin = task % cuts[i].tasks_per_block * cuts[i].strips_per_task;
-    const int64_t first = task / cuts[i].tasks_per_block * kBlockTokens;
-    for (int64_t s = begin; s < begin + cuts[i].strips_per_task && s < cuts[i].strips; ++s) {
-      product_strip(products[i], s, x, static_cast<int32_t>(first), at_most(x.tokens - first, kBlockTokens));
+    const int64_t end = at_most(begin + cuts[i].strips_per_task, static_cast<int32_t>(cuts[i].strips));
+    const int32_t first = static_cast<int32_t>(task / cuts[i].tasks_per_block * kBlockTokens);
+    const int32_t last = at_most(first + kBlockTokens, x.tokens);
+    const int32_t slice = is_packed(x.kind) ? kBlockTokens : kSliceTokens;
+    for (int32_t token = first; token < last; token += slice) {
+      for (int64_t s = begin; s < end; ++s) product_strip(products[i], s, x, token, at_most(last - token, slice));
     }
   });
 }

@@ -6,8 +6,8 @@
 //   Q4 block,   576 bytes:  256 bytes of group 0, 256 of group 1, then the same scales
 //
 // A group's quants are 64-byte lines of 16 outputs x 4 bytes. Q8: line i holds inputs 4i .. 4i + 3. Q4: line i holds
-// inputs 4i .. in the low nibbles and 16 + 4i .. in the high ones. Quants are unsigned, their zero is 128 or 8; a weight
-// is (quant - zero) * scale. What pads a matrix to whole strips and blocks is zero.
+// inputs 4i .. in the low nibbles and 16 + 4i .. in the high ones. Quants are unsigned, their zero is 128 or 8; a
+// weight is (quant - zero) * scale. What pads a matrix to whole strips and blocks is zero.
 //
 // Q8 rounds to the nearest of 255 steps of max/127. Q4 tries several scales that put the largest weight of a group
 // near -8, improves each by least squares, and keeps the one with the least squared error.
