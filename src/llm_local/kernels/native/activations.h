@@ -19,7 +19,7 @@ constexpr int kPrefetchBytes = 4096;
 
 typedef float StripRow[kStripRows];  // one token's outputs of a strip
 
-// Inputs of a linear; made by prepare, read by linears and gated.
+// Inputs of a linear; made by prepare (linear.h), read by linears and gated.
 struct Activations {
   int32_t kind;
   int32_t tokens;
@@ -144,20 +144,6 @@ static void prepare_rows(Member& member, const float* x, int64_t x_stride, const
     for (int64_t c = 0; c < to.cols; ++c) put(row + c, from[c]);
     for (int64_t c = to.cols; c < stride; ++c) row[c] = 0;
   });
-}
-
-// x: [tokens, cols] float32 with `x_stride` elements between tokens. One phase of the team.
-static Activations prepare(Member& member, int32_t kind, const float* x, int64_t x_stride, int32_t tokens, int32_t cols,
-                           void* storage) {
-  const Activations to{kind, tokens, cols, storage};
-  if (kind == LLM_F32) {
-    prepare_rows<float>(member, x, x_stride, to, [](float* out, float value) { *out = value; });
-  } else if (kind == LLM_BF16) {
-    prepare_rows<RowBf16>(member, x, x_stride, to, put_bf16);
-  } else {
-    prepare_quants(member, x, x_stride, to);
-  }
-  return to;
 }
 
 }  // namespace LLM_VARIANT

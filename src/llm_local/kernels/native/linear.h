@@ -8,11 +8,14 @@
 //   linears(member, parts, outputs, output_strides, num_parts, a);                     // one phase, adds the bias
 //   gated(member, gate, up, activation, output, output_stride, a);                     // one phase
 //
-// (The first two are in activations.h.) `x`, `outputs` and `storage` must not overlap. Strides are elements between
+// `x`, `outputs` and `storage` must not overlap. Strides are elements between
 // tokens. All parts of one call share kind and cols with the Activations.
 //
 // Arithmetic: an output's bits depend on its weights and its token only, never on tokens, parts, chunks or threads.
 #pragma once
+#if defined(__AMX_BF16__)
+#include "linear_amx_bf16.h"
+#endif
 #include "linear_packed.h"
 #include "linear_rows.h"
 #include "pointwise.h"
@@ -23,11 +26,33 @@ namespace LLM_VARIANT {
 // Tokens that one task multiplies its strips with, and of those the ones whose inputs stay in the second cache while
 // the task goes through its strips. Packed inputs are small: all of them.
 constexpr int kBlockTokens = 128;
+#if defined(__AMX_BF16__)
+constexpr int kSliceTokens = kSharingTiles * kTileTokens;
+#else
 constexpr int kSliceTokens = 4 * kRowTokens;
+#endif
 // Weights in one task of a few tokens: long enough to pay for the counter, short enough to balance.
 constexpr int64_t kTaskBytes = 32768;
 // Row-major weights in one task of many tokens: they stay in the second cache from slice to slice.
 constexpr int64_t kSliceBytes = 524288;
+
+// x: [tokens, cols] float32 with `x_stride` elements between tokens. One phase of the team.
+static Activations prepare(Member& member, int32_t kind, const float* x, int64_t x_stride, int32_t tokens, int32_t cols,
+                           void* storage) {
+  const Activations to{kind, tokens, cols, storage};
+  if (kind == LLM_F32) {
+    prepare_rows<float>(member, x, x_stride, to, [](float* out, float value) { *out = value; });
+  } else if (kind == LLM_BF16) {
+#if defined(__AMX_BF16__)
+    prepare_bf16_tiles(member, x, x_stride, to);
+#else
+    prepare_rows<RowBf16>(member, x, x_stride, to, put_bf16);
+#endif
+  } else {
+    prepare_quants(member, x, x_stride, to);
+  }
+  return to;
+}
 
 // One phase's matrix and where its outputs go; `up` not NULL: activation(linear x) * (up x).
 struct Product {
@@ -43,7 +68,11 @@ static inline void strip(const LlmLinear& linear, int64_t index, const Activatio
   switch (linear.kind) {
     case LLM_Q4: packed_strip<LLM_Q4>(linear, index, x, first, count, out); break;
     case LLM_Q8: packed_strip<LLM_Q8>(linear, index, x, first, count, out); break;
+#if defined(__AMX_BF16__)
+    case LLM_BF16: amx_bf16_strip(linear, index, x, first, count, out); break;
+#else
     case LLM_BF16: row_strip<RowsBf16>(linear, index, x, first, count, out); break;
+#endif
     default: row_strip<RowsF32>(linear, index, x, first, count, out); break;
   }
   if (linear.bias == nullptr) return;

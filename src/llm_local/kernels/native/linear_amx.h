@@ -4,6 +4,7 @@
 // are then scaled and summed in order by AVX-512. Weights become signed bytes first, so no zero needs correction.
 #pragma once
 #include "activations.h"
+#include "amx_tiles.h"
 
 namespace llm {
 namespace LLM_VARIANT {
@@ -16,33 +17,12 @@ constexpr int kAmxGroups = 32;
 constexpr int kAmxPhase = 16;
 constexpr int kLinesPerGroup = kGroupCols / 4;
 
-// GCC's tile intrinsics do not say that they read memory: what was written there must be in it by now.
-#define LLM_AMX_BARRIER() asm volatile("" ::: "memory")
-
-// The tiles of one member while it is in a strip: 0 and 1 dot products, 2 and 3 tokens, 4 and 5 weights.
-class Tiles {
- public:
-  ~Tiles() { _tile_release(); }
-
-  void configure(int tokens) {
-    if (tokens == tokens_) return;
-    tokens_ = tokens;
-    struct alignas(64) {
-      uint8_t palette = 1, start_row = 0, reserved[14] = {};
-      uint16_t row_bytes[16] = {};
-      uint8_t rows[16] = {};
-    } config;
-    for (int tile = 0; tile < 6; ++tile) {
-      config.rows[tile] = static_cast<uint8_t>(tile < 4 ? tokens : kLinesPerGroup);
-      config.row_bytes[tile] = tile == 2 || tile == 3 ? kGroupCols : kLineBytes;
-    }
-    LLM_AMX_BARRIER();
-    _tile_loadconfig(&config);
-  }
-
- private:
-  int tokens_ = 0;
-};
+// Tiles 0 and 1: dot products, 2 and 3: tokens, 4 and 5: weights.
+static void configure_int8(TileState& tiles, int tokens) {
+  const TileShape dots{tokens, kLineBytes}, inputs{tokens, kGroupCols}, weights{kLinesPerGroup, kLineBytes};
+  const TileShape shapes[] = {dots, dots, inputs, inputs, weights, weights};
+  tiles.configure(tokens, shapes, 6);
+}
 
 // A strip's groups with signed quants and float32 scales.
 struct AmxWeights {
@@ -121,14 +101,14 @@ static void amx_strip(const LlmLinear& linear, int64_t strip, const Activations&
   const uint8_t* const packed = static_cast<const uint8_t*>(linear.weights) + strip * blocks * block_bytes(kKind);
   AmxWeights weights;
   alignas(64) AmxDots dots[kAmxPhase];
-  Tiles tiles;
+  TileState tiles;
   memset(out, 0, parts_of(count, kTileTokens) * kTileTokens * sizeof(StripRow));
   for (int64_t block = 0; block < blocks; block += kAmxGroups / 2) {
     const int groups = 2 * at_most(blocks - block, kAmxGroups / 2);
     unpack_for_amx<kKind>(packed + block * block_bytes(kKind), groups, weights);
     for (int32_t token = 0; token < count; token += kTileTokens) {
       const QuantTile tile = quant_tile(x, (first + token) / kTileTokens);
-      tiles.configure(tile.tokens);
+      configure_int8(tiles, tile.tokens);
       for (int group = 0; group < groups; group += kAmxPhase) {
         const QuantTile part = tile.from(2 * block + group, 0);
         const int some = at_most(groups - group, kAmxPhase);
