@@ -53,7 +53,8 @@ Features find() {
   f.avx2 = (saved & kYmm) == kYmm && bit(one.ecx, 12) && bit(one.ecx, 29) && bit(seven.ebx, 5);
   f.avx512 = f.avx2 && (saved & kZmm) == kZmm && bit(seven.ebx, 16) && bit(seven.ebx, 17) && bit(seven.ebx, 30) &&
              bit(seven.ebx, 31) && bit(seven.ecx, 11) && bit(seven_one.eax, 5);
-  f.amx = f.avx512 && (saved & kTiles) == kTiles && bit(seven.edx, 24) && bit(seven.edx, 25) && tiles_granted();
+  f.amx = f.avx512 && (saved & kTiles) == kTiles && bit(seven.edx, 22) && bit(seven.edx, 24) && bit(seven.edx, 25) &&
+          tiles_granted();
   return f;
 }
 
