@@ -10,10 +10,14 @@ import pytest
 from engine_driving import request, run
 from llm_local.engine import factory
 from llm_local.engine.factory import PROVEN, make_engine, make_runner
+from llm_local.engine.families import FAMILIES
 from llm_local.engine.kv_cache import KVBudget, kv_layout
+from llm_local.engine.native_runner import NativeRunner
 from llm_local.engine.runner import PackedRunner
 from llm_local.engine.universal import UniversalRunner
+from llm_local.kernels.library import native
 from tiny_models import (
+    CONTEXT_LENGTH,
     PACKED,
     UNIVERSAL,
     architectures_markdown,
@@ -40,10 +44,35 @@ def test_the_page_of_architectures_is_fresh():
     assert page.read_text(encoding="utf-8") == architectures_markdown(), "run scripts/generate_docs.py"
 
 
-def test_an_unknown_architecture_that_works_passes_the_probe(monkeypatch):
+@pytest.mark.parametrize("kernels", ["auto", "linears", "off"])
+def test_an_unknown_architecture_that_works_passes_the_probe(kernels, monkeypatch):
     monkeypatch.setattr(factory, "PROVEN", frozenset())
     for model_type in PACKED:
-        assert isinstance(make_runner(plain_copy(model_type), KVBudget(None)), PackedRunner), model_type
+        runner = make_runner(plain_copy(model_type), KVBudget(None), kernels)
+        assert isinstance(runner, NativeRunner if _has_step(model_type, kernels) else PackedRunner), (
+            model_type
+        )
+
+
+def _has_step(model_type, kernels):
+    return kernels == "auto" and native() is not None and model_type in FAMILIES
+
+
+@pytest.mark.parametrize("model_type", sorted(PACKED))
+@pytest.mark.parametrize("kernels", ["auto", "linears", "off"])
+def test_the_setting_chooses_the_tier_and_the_engine_says_which(model_type, kernels):
+    description = make_engine(
+        plain_copy(model_type), context_length=CONTEXT_LENGTH, kernels=kernels
+    ).description
+    library = native()
+    if library is None or kernels == "off":
+        assert description == "stock torch"
+    elif _has_step(model_type, kernels):
+        assert description == f"native step ({library.variant})"
+    elif model_type == "deepseek_v3":  # keys and values of two sizes
+        assert description == f"native linears ({library.variant})"
+    else:
+        assert description == f"native linears and attention ({library.variant})"
 
 
 @pytest.mark.parametrize("model_type", sorted(UNIVERSAL))

@@ -99,6 +99,11 @@ class BatchEngine:
         """True while a sequence waits or runs, or has steps to deliver."""
         return bool(self._sequences or self._outbox)
 
+    @property
+    def description(self) -> str:
+        """What computes the forward passes, in a few words for people."""
+        return self._runner.description
+
     def stats(self) -> Mapping[str, int]:
         """Counts now. `kv_used_bytes` includes the prefix cache; `kv_limit_bytes` is -1 without a limit."""
         budget, cache = self._runner.budget, self._scheduler.prefix_cache

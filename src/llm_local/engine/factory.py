@@ -1,25 +1,28 @@
-"""From a loaded model to an engine, and the proof that the packed forward is right for it."""
+"""From a loaded model to an engine: which runner is right for it, and fastest."""
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping
-from typing import Any, cast
-
-import torch
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from llm_local.engine.attention import ATTENTION_NAME
 from llm_local.engine.engine import BatchEngine
-from llm_local.engine.kv_cache import KVBudget, SequenceKV, kv_layout
+from llm_local.engine.kv_cache import KVBudget, kv_layout
+from llm_local.engine.native_attention import STORED
+from llm_local.engine.native_model import NotDescribable
+from llm_local.engine.native_runner import NativeRunner
 from llm_local.engine.prefix_cache import PrefixCache
-from llm_local.engine.protocol import TokenRequest
+from llm_local.engine.probe import Probe, vocab_size
 from llm_local.engine.runner import PackedRunner
-from llm_local.engine.sequence import Chunk, Runner, Sequence
+from llm_local.engine.sequence import Runner
 from llm_local.engine.speculative import Drafter, ModelDrafter
 from llm_local.engine.universal import UniversalRunner
 from llm_local.errors import UnsupportedTask
-from llm_local.options import GenerationOptions
-from llm_local.sampling.sampler import Sampler
+from llm_local.kernels.library import Native, native
+from llm_local.kernels.linear import adopt_linears, release_linears
+from llm_local.specs import Kernels
 
 __all__ = ["PROVEN", "make_draft", "make_engine", "make_runner"]
 
@@ -61,9 +64,6 @@ PROVEN = frozenset(
     }
 )
 
-# Largest difference of logits, relative to their spread, that different summation orders explain.
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
-
 
 def make_engine(
     model: Any,
@@ -72,34 +72,37 @@ def make_engine(
     kv_limit_bytes: int | None = None,
     prefix_cache_bytes: int = 0,
     drafter: Drafter | None = None,
+    kernels: Kernels = "auto",
 ) -> BatchEngine:
     """An engine over a transformers causal model.
 
     `context_length` in tokens; `kv_limit_bytes` for all keys and values (None: no limit), of which the prefix cache
-    may keep `prefix_cache_bytes` (0: none); `drafter` guesses tokens ahead. Only the packed path can go back to an
-    earlier token, which both need; on the universal path they are off, and the log says so.
+    may keep `prefix_cache_bytes` (0: none); `drafter` guesses tokens ahead. The universal path cannot go back to an
+    earlier token, which both need; there they are off, and the log says so. `kernels` as in `EngineOptions`.
     """
-    runner = make_runner(model, KVBudget(kv_limit_bytes))
-    packed = isinstance(runner, PackedRunner)
+    runner = make_runner(model, KVBudget(kv_limit_bytes), kernels)
+    packed = not isinstance(runner, UniversalRunner)
     if not packed and (prefix_cache_bytes or drafter):
         logger.info("no prefix cache and no speculative decoding on the universal path")
     return BatchEngine(
         runner,
         context_length=context_length,
-        vocab_size=_vocab_size(model),
+        vocab_size=vocab_size(model),
         prefix_cache=PrefixCache(prefix_cache_bytes) if packed and prefix_cache_bytes else None,
         drafter=drafter if packed else None,
     )
 
 
-def make_draft(model: Any, *, context_length: int, kv_limit_bytes: int | None) -> ModelDrafter:
+def make_draft(
+    model: Any, *, context_length: int, kv_limit_bytes: int | None, kernels: Kernels = "auto"
+) -> ModelDrafter:
     """A drafter over a small transformers model, with its own window in tokens and K/V memory in bytes.
 
     Raises:
         UnsupportedTask: the small model cannot go back to an earlier token.
     """
-    runner = make_runner(model, KVBudget(kv_limit_bytes))
-    if not isinstance(runner, PackedRunner):
+    runner = make_runner(model, KVBudget(kv_limit_bytes), kernels)
+    if isinstance(runner, UniversalRunner):
         raise UnsupportedTask(
             f"Models of type {model.config.model_type!r} cannot guess ahead for another one.",
             "Use a draft model of the packed kind (docs/architectures.md).",
@@ -107,19 +110,71 @@ def make_draft(model: Any, *, context_length: int, kv_limit_bytes: int | None) -
     return ModelDrafter(runner, context_length)
 
 
-def make_runner(model: Any, budget: KVBudget) -> Runner:
-    """The packed runner where it is right for the model, else the universal one; the choice is logged."""
-    if model.config._attn_implementation == ATTENTION_NAME:  # of an engine before this one
-        model.set_attn_implementation("sdpa" if getattr(model, "_supports_sdpa", False) else "eager")
+def make_runner(model: Any, budget: KVBudget, kernels: Kernels = "auto") -> Runner:
+    """The fastest runner that is right for the model; the choice is logged, and `description` says what it is.
+
+    In this order: the native step, the packed forward over the native library, the packed forward of torch, and the
+    universal path. What the law tests do not speak for is probed.
+    """
+    _undo(model)
+    name, own_attention = model.config.model_type, model.config._attn_implementation
     reason = _why_not_packed(model)
     if reason:
-        logger.info("%s models run one sequence at a time: %s", model.config.model_type, reason)
+        logger.info("%s models run one sequence at a time: %s", name, reason)
         return UniversalRunner(model, budget)
+    probe = functools.cache(lambda: Probe(model))
+    for proven, make in _candidates(model, budget, kernels):
+        try:
+            expected = None if proven else probe()
+            runner = make()
+            fault = "" if expected is None else expected.fault(runner)
+        except NotDescribable as error:
+            fault = f"the native step does not run it: {error}"
+        if not fault:
+            logger.info("%s models run as: %s", name, runner.description)
+            return runner
+        logger.info("%s: %s", name, fault)
+    release_linears(model)
+    model.set_attn_implementation(own_attention)
+    return UniversalRunner(model, budget)
+
+
+def _candidates(
+    model: Any, budget: KVBudget, kernels: Kernels
+) -> Iterator[tuple[bool, Callable[[], PackedRunner | NativeRunner]]]:
+    """Runners in order of preference, each with whether it is known to be right."""
+    own_code = type(model).__module__.startswith("transformers.")
+    proven = own_code and model.config.get_text_config().model_type in PROVEN
+    # transformers' code may keep a window in the mask, which the packed forward does without
+    windowed = any(window is not None for window in kv_layout(model).windows)
+    library = native() if kernels != "off" and model.device.type == "cpu" else None
+    if library is not None:
+        if kernels == "auto":
+            yield proven, lambda: NativeRunner(model, budget, library)
+        if model.dtype in STORED:
+            yield proven and not windowed, lambda: _over_library(model, budget, library)
+    yield proven and not windowed, lambda: _over_torch(model, budget)
+
+
+def _over_library(model: Any, budget: KVBudget, library: Native) -> PackedRunner:
+    adopt_linears(model)
+    return PackedRunner(model, budget, library)
+
+
+def _over_torch(model: Any, budget: KVBudget) -> PackedRunner:
+    release_linears(model)
     return PackedRunner(model, budget)
 
 
+def _undo(model: Any) -> None:
+    """Give the model its own attention and linear layers back, where an engine before this one changed them."""
+    if model.config._attn_implementation == ATTENTION_NAME:
+        model.set_attn_implementation("sdpa" if getattr(model, "_supports_sdpa", False) else "eager")
+    release_linears(model)
+
+
 def _why_not_packed(model: Any) -> str:
-    """Why the packed forward is not right for a model; empty when it is. Unproven architectures are probed."""
+    """Why no packed forward can be right for a model; empty when one may be."""
     config = model.config.get_text_config()
     rope = _rope_types(getattr(config, "rope_parameters", None) or {}) & LENGTH_DEPENDENT_ROPE
     if rope:
@@ -129,81 +184,10 @@ def _why_not_packed(model: Any) -> str:
         return f"it has layers of type {', '.join(sorted(foreign))}"
     if not getattr(model, "_supports_attention_backend", False):
         return "it does not use the common attention interface"
-    windowed = any(window is not None for window in kv_layout(model).windows)
-    return "" if config.model_type in PROVEN and not windowed else _probe(model)
+    return ""
 
 
 def _rope_types(parameters: Mapping[str, Any]) -> set[str]:
     """The kinds of rotary embedding, also where each kind of layer has its own."""
     nested = [_rope_types(value) for value in parameters.values() if isinstance(value, Mapping)]
     return set().union({str(parameters.get("rope_type", "default"))}, *nested)
-
-
-def _probe(model: Any) -> str:
-    """Compare logits of the packed forward with the model's own; what is wrong with them, or nothing.
-
-    A probe is shorter than a window, so the windows themselves must have come down to the attention function: some
-    models keep theirs in the mask, which the packed forward does without.
-    """
-    implementation = model.config._attn_implementation
-    try:
-        prompts = _probe_prompts(_vocab_size(model))
-        expected = [_plain_logits(model, prompt) for prompt in prompts]
-        actual, windows = _packed_logits(PackedRunner(model, KVBudget(None)), prompts)
-    except Exception as error:  # whatever it is, it means that this architecture does not fit
-        logger.debug("packed probe failed", exc_info=error)
-        return f"its packed forward fails with {type(error).__name__}"
-    finally:
-        model.set_attn_implementation(implementation)
-    if windows != kv_layout(model).windows:
-        return "its sliding windows do not reach the attention function"
-    tolerance = TOLERANCE.get(model.dtype, max(TOLERANCE.values()))
-    for one, other in zip(expected, actual, strict=True):
-        if float((one - other).abs().max()) > tolerance * float(one.std()):
-            return "its packed forward gives other logits than the model alone"
-    return ""
-
-
-def _vocab_size(model: Any) -> int:
-    head = model.get_output_embeddings()
-    return int(model.config.get_text_config().vocab_size if head is None else head.weight.shape[0])
-
-
-def _probe_prompts(vocab_size: int) -> list[list[int]]:
-    """Two short prompts with different ids and lengths."""
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randint(vocab_size, (length,), generator=generator).tolist() for length in (9, 5)]
-
-
-def _plain_logits(model: Any, prompt: list[int]) -> torch.Tensor:
-    with torch.inference_mode():
-        output = model(input_ids=torch.tensor([prompt], device=model.device), use_cache=False)
-    return output.logits[0, -1].float().cpu()
-
-
-def _packed_logits(
-    runner: PackedRunner, prompts: list[list[int]]
-) -> tuple[list[torch.Tensor], tuple[int | None, ...]]:
-    """Logits after each prompt, and each layer's window as the attention function was told.
-
-    The first prompt runs in two chunks, the second beside the first chunk.
-    """
-    options = GenerationOptions(temperature=0)
-    first, second = (
-        Sequence(
-            TokenRequest(str(index), tuple(prompt), options),
-            runner.new_state(len(prompt)),
-            Sampler(options, prompt, vocab_size=1),
-            max_tokens=len(prompt) + 1,
-        )
-        for index, prompt in enumerate(prompts)
-    )
-    try:
-        beside = runner.run([Chunk(first, 4), Chunk(second, second.num_pending)])
-        first.num_computed = 4
-        logits = [runner.run([Chunk(first, first.num_pending)])[0], beside[0]]
-        windows = cast(SequenceKV, first.state).windows
-        return logits, tuple(windows[index] for index in sorted(windows))
-    finally:
-        first.state.free()
-        second.state.free()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from llm_local.kernels.layout import LlmKV
+from llm_local.kernels.linear import kv_dtype
 
 __all__ = ["KVBudget", "KVLayout", "SequenceKV", "kv_layout"]
 
@@ -136,6 +140,7 @@ class SequenceKV:
         self._layout = layout
         self._layers: dict[int, _LayerKV] = {}
         self._end = 0  # the first position that some layer has no room for
+        self._rows: ctypes.Array[LlmKV] | None = None
         self.length = 0
         self.num_bytes = 0
 
@@ -172,6 +177,18 @@ class SequenceKV:
             self._put({index: self._with_room(layer, num_new) for index, layer in self._layers.items()})
         else:
             self._put(dict(enumerate(self._layout.first_layers(num_new, self._expected_tokens))))
+
+    def rows(self) -> ctypes.Array[LlmKV]:
+        """Where each layer's keys and values lie, for the native library. Good until storage changes: ask each time."""
+        if self._rows is None:
+            layers = [self._layers[index] for index in range(len(self._layers))]
+            self._rows = (LlmKV * len(layers))(
+                *(
+                    LlmKV(one.keys.data_ptr(), one.values.data_ptr(), one.capacity, one.start)
+                    for one in layers
+                )
+            )
+        return self._rows
 
     def advance(self, num_new: int) -> None:
         """The next `num_new` tokens are in every layer now."""
@@ -231,6 +248,7 @@ class SequenceKV:
         """Give everything back to the budget. The sequence can start again from nothing."""
         self._budget.used_bytes -= self.num_bytes
         self._layers.clear()
+        self._rows = None
         self.length = self.num_bytes = self._end = 0
 
     def _capacity(self, layer: _LayerKV, num_new: int) -> int:
@@ -250,6 +268,7 @@ class SequenceKV:
     def _put(self, layers: Mapping[int, _LayerKV]) -> None:
         """Add layers, or put new ones in the places of old ones."""
         self._layers.update(layers)
+        self._rows = None
         num_bytes = sum(layer.num_bytes for layer in self._layers.values())
         self._budget.used_bytes += num_bytes - self.num_bytes
         self.num_bytes = num_bytes
@@ -267,7 +286,7 @@ def kv_layout(model: Any) -> KVLayout:
     # multi-head latent attention has keys and values of different sizes
     key_dim = getattr(config, "qk_head_dim", None) or head_dim
     value_dim = getattr(config, "v_head_dim", None) or head_dim
-    return KVLayout(heads, key_dim, value_dim, model.dtype, _windows(config))
+    return KVLayout(heads, key_dim, value_dim, kv_dtype(model), _windows(config))
 
 
 def _windows(config: Any) -> tuple[int | None, ...]:

@@ -39,11 +39,15 @@ class Runner(Protocol):
     budget: KVBudget
     max_chunk_tokens: int | None
 
+    @property
+    def description(self) -> str:
+        """What computes, in a few words for people."""
+
     def new_state(self, expected_tokens: int) -> SequenceState:
         """Memory for one new sequence."""
 
     def run(self, chunks: SequenceOf[Chunk]) -> torch.Tensor:
-        """One forward pass: logits `[sum of num_logits, vocab]`, float32 on the CPU."""
+        """One forward pass: logits `[sum of num_logits, vocab]`, float32 on the CPU, good until the next one."""
 
 
 class Sequence:

@@ -17,8 +17,7 @@ from typing import Protocol, cast
 from llm_local.engine.kv_cache import SequenceKV
 from llm_local.engine.prefix_cache import common_length
 from llm_local.engine.protocol import TokenRequest
-from llm_local.engine.runner import PackedRunner
-from llm_local.engine.sequence import Chunk, Sequence
+from llm_local.engine.sequence import Chunk, Runner, Sequence
 
 __all__ = ["Drafter", "ModelDrafter", "NgramDrafter"]
 
@@ -89,7 +88,7 @@ class ModelDrafter:
     outgrows its own window of `context_length` tokens, or for which its memory has no room.
     """
 
-    def __init__(self, runner: PackedRunner, context_length: int, num_tokens: int = 4) -> None:
+    def __init__(self, runner: Runner, context_length: int, num_tokens: int = 4) -> None:
         self._runner = runner
         self._context_length = context_length
         self._num_tokens = num_tokens

@@ -54,6 +54,7 @@ class UniversalRunner:
     """Runs each chunk in a forward pass of its own. Prompts go in whole: not every state can be continued."""
 
     max_chunk_tokens: int | None = None
+    description = "universal path, one sequence at a time"
 
     def __init__(self, model: Any, budget: KVBudget) -> None:
         self._model = model

@@ -1,0 +1,73 @@
+"""The native step: all scheduled tokens of all sequences through a Llama-like decoder in one call of the library."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence as SequenceOf
+from typing import Any
+
+import torch
+
+from llm_local.engine.kv_cache import KVBudget, SequenceKV, kv_layout
+from llm_local.engine.native_attention import segment_structs
+from llm_local.engine.native_model import NativeModel
+from llm_local.engine.packed_row import PackedRow
+from llm_local.engine.sequence import Chunk
+from llm_local.engine.threads import threads_for
+from llm_local.kernels.layout import LlmBatch
+from llm_local.kernels.library import Native
+
+__all__ = ["NativeRunner"]
+
+# Logits of so many tokens are kept as a buffer from step to step; a prompt whose every token is scored has its own.
+KEPT_ROWS = 64
+
+
+class NativeRunner:
+    """Runs chunks of many sequences without transformers. The model stays whole and as it was.
+
+    Raises:
+        NotDescribable: the step cannot run this model.
+    """
+
+    max_chunk_tokens: int | None = 512
+
+    def __init__(self, model: Any, budget: KVBudget, library: Native) -> None:
+        self.layout = kv_layout(model)
+        self.budget = budget
+        self.description = f"native step ({library.variant})"
+        self._model = NativeModel(model, self.layout, library)
+        self._library = library
+        self._scratch = library.new_scratch()
+        self._num_threads = threads_for(model)
+        self._logits = torch.empty(0, self._model.vocab_size)
+
+    def new_state(self, expected_tokens: int) -> SequenceKV:
+        """Empty keys and values for one sequence."""
+        return SequenceKV(self.budget, expected_tokens, self.layout)
+
+    def run(self, chunks: SequenceOf[Chunk]) -> torch.Tensor:
+        """One forward pass. Returns logits `[sum of num_logits, vocab]`, float32, good until the next pass."""
+        row = PackedRow.of(chunks)
+        row.make_room()
+        self._model.reach(max(segment.kv.length + segment.length for segment in row.segments))
+        logits = self._rows(len(row.kept))
+        batch = LlmBatch(
+            token_ids=(ctypes.c_int32 * len(row.token_ids))(*row.token_ids),
+            segments=segment_structs(row),
+            kept=(ctypes.c_int32 * len(row.kept))(*row.kept),
+            logits=logits.data_ptr(),
+            num_tokens=len(row.token_ids),
+            num_segments=len(row.segments),
+            num_kept=len(row.kept),
+        )
+        self._library.step(self._model.struct, batch, self._scratch, self._num_threads)
+        row.advance()
+        return logits
+
+    def _rows(self, num_rows: int) -> torch.Tensor:
+        if num_rows > KEPT_ROWS:
+            return torch.empty(num_rows, self._model.vocab_size)
+        if num_rows > len(self._logits):
+            self._logits = torch.empty(num_rows, self._model.vocab_size)
+        return self._logits[:num_rows]
