@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm_local.errors import HubUnavailable, ModelNotFound
 from llm_local.events import Progress
@@ -24,10 +24,14 @@ from llm_local.loaders.configuration import (
 )
 from llm_local.loaders.safetensors import read_weights
 from llm_local.logs import adopt_library_logs
-from llm_local.specs import ModelInfo, ModelSpec
+from llm_local.specs import ModelInfo, ModelSpec, PackedBits
 from llm_local.store.names import STARTER, ModelName, did_you_mean, parse_name
 from llm_local.store.selection import CONFIG
 from llm_local.store.snapshots import find_local, local_models
+
+if TYPE_CHECKING:
+    from llm_local.loaders.causal_lm import Checkpoint
+    from llm_local.loaders.devices import Placement
 
 __all__ = ["LoadedModel", "ResolvedModel", "get_model_info", "load_tokenizer_and_model", "resolve_model"]
 
@@ -101,7 +105,8 @@ def load_tokenizer_and_model(
     Raises:
         ModelNotFound, ModelCorrupt, UnsafeWeights, UnsupportedTask: the files are not there, damaged, or not for us.
         InsufficientMemory: it does not fit, by the headers of its weights.
-        InvalidRequest: a device this machine does not have, or a longer context than the model has.
+        InvalidRequest: a device this machine does not have, a longer context than the model has, or a quantization
+            that there is not, or not on this device.
     """
     began = time.perf_counter()
     if path is None:
@@ -124,17 +129,17 @@ def load_tokenizer_and_model(
     report(Progress("loading", 0, weights.num_bytes, spec.ref))
 
     # Later still: transformers takes two seconds, and a model that does not fit is refused by now.
-    from llm_local.loaders.causal_lm import load_tokenizer, load_weights, make_config
+    from llm_local.loaders.causal_lm import Checkpoint, load_tokenizer, make_config
 
     adopt_library_logs()
     trust = spec.trust_remote_code
     made = make_config(config, path, trust_remote_code=trust)
     tokenizer = load_tokenizer(path, made, trust_remote_code=trust)
-    model = load_weights(path, config, made, placement, trust=trust)
+    model, told = _load_model(Checkpoint(path, config, made, weights), spec, placement, report)
     report(Progress("loading", weights.num_bytes, weights.num_bytes, spec.ref))
-    info = _describe(spec, path, tokenizer, model, window)
+    info = _describe(spec, path, tokenizer, model, window, placement.bits)
     ends = end_token_ids(path, config.values, tokenizer, info.vocab_size)
-    notices = (placement.notice,) if placement.notice else ()
+    notices = tuple(filter(None, (placement.notice, *told)))
     return LoadedModel(tokenizer, model, info, ends, defaults, time.perf_counter() - began, notices)
 
 
@@ -181,17 +186,37 @@ def _starter_folder() -> Path:
     return folder
 
 
-def _describe(spec: ModelSpec, path: Path, tokenizer: Any, model: Any, window: int) -> ModelInfo:
-    parameters = list(model.parameters())
+def _load_model(
+    checkpoint: Checkpoint, spec: ModelSpec, placement: Placement, report: OnProgress
+) -> tuple[Any, tuple[str, ...]]:
+    """The model itself, and lines that people should see."""
+    if placement.bits == "none":
+        # Late, as everything that loads transformers; and the packed path has parts that this one does not need.
+        from llm_local.loaders.causal_lm import load_weights
+
+        return load_weights(checkpoint, placement, trust=spec.trust_remote_code), ()
+    from llm_local.loaders.quantized_lm import load_quantized
+
+    return load_quantized(checkpoint, spec, placement, report)
+
+
+def _describe(
+    spec: ModelSpec, path: Path, tokenizer: Any, model: Any, window: int, bits: PackedBits
+) -> ModelInfo:
+    # Late: it imports torch.
+    from llm_local.loaders.weight_count import count_weights
+
+    num_parameters, weight_bytes = count_weights(model)
     return ModelInfo(
         ref=spec.ref,
         path=str(path),
         architecture=type(model).__name__,
-        num_parameters=sum(one.numel() for one in parameters),
-        weight_bytes=sum(one.numel() * one.element_size() for one in parameters),
+        num_parameters=num_parameters,
+        weight_bytes=weight_bytes,
         dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device),
         context_length=window,
         vocab_size=int(model.get_output_embeddings().weight.shape[0]),
         has_chat_template=bool(getattr(tokenizer, "chat_template", None)),
+        quantization=bits,
     )

@@ -19,8 +19,9 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from llm_local.errors import EngineError
 from llm_local.kernels.layout import LlmLinear, LlmWeightKind
-from llm_local.kernels.library import native
+from llm_local.kernels.library import Native, native, status
 
 __all__ = [
     "NativeLinear",
@@ -30,6 +31,8 @@ __all__ = [
     "is_quantized",
     "kv_dtype",
     "linear_parts",
+    "release_linears",
+    "required_native",
 ]
 
 _GROUP: Final = 32  # inputs that share a scale
@@ -64,7 +67,7 @@ class _StructuredLinear(nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
         self._struct = None  # the tensors may move
-        return super()._apply(fn, recurse)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def extra_repr(self) -> str:
         """Shown by `print(model)`."""
@@ -73,6 +76,8 @@ class _StructuredLinear(nn.Module):
 
 class PackedLinear(_StructuredLinear):
     """y = x W^T + b with a packed W. `packed`: uint8, 64-byte aligned, as `Native.pack` writes it; `bias`: float32."""
+
+    packed: torch.Tensor
 
     def __init__(
         self,
@@ -104,6 +109,8 @@ class PackedLinear(_StructuredLinear):
 
 class PackedEmbedding(nn.Module):
     """Rows of a packed 8-bit table, times `scale`, as float32. `packed` may be the head's own tensor."""
+
+    packed: torch.Tensor
 
     def __init__(self, packed: torch.Tensor, rows: int, cols: int, *, scale: float = 1.0) -> None:
         super().__init__()
@@ -176,7 +183,7 @@ def linear_parts(layers: Sequence[_StructuredLinear], x: torch.Tensor) -> list[t
         tokens = tokens.float()
     tokens = tokens.contiguous()
     outputs = [tokens.new_empty(len(tokens), layer.out_features) for layer in layers]
-    native().linear([layer.as_struct() for layer in layers], tokens, outputs)
+    required_native().linear([layer.as_struct() for layer in layers], tokens, outputs)
     return [
         output.view(*x.shape[:-1], layer.out_features).to(x.dtype)
         for layer, output in zip(layers, outputs, strict=True)
@@ -194,6 +201,16 @@ def adopt_linears(model: nn.Module) -> int:
     return adopted
 
 
+def release_linears(model: nn.Module) -> None:
+    """Undo `adopt_linears`: torch's own layers again, over the same parameters."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, NativeLinear):
+                linear = nn.Linear(child.in_features, child.out_features, bias=False, device="meta")
+                linear.weight, linear.bias = child.weight, child.bias
+                setattr(parent, name, linear)
+
+
 def is_quantized(model: nn.Module) -> bool:
     """True when some weights of the model are packed to 8 or 4 bits."""
     return any(hasattr(module, "num_weights") for module in model.modules())
@@ -202,6 +219,18 @@ def is_quantized(model: nn.Module) -> bool:
 def kv_dtype(model: Any) -> torch.dtype:
     """The number format that keys and values of a model are stored in."""
     return torch.bfloat16 if is_quantized(model) else model.dtype
+
+
+def required_native() -> Native:
+    """The native library, for those who are only used where there is one.
+
+    Raises:
+        EngineError: there is none; the reason is in the message.
+    """
+    library = native()
+    if library is None:
+        raise EngineError(f"There is no native library: {status().reason}.")
+    return library
 
 
 def _struct(

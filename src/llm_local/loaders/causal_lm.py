@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,20 @@ from llm_local.errors import EngineError, InsufficientMemory, ModelCorrupt, Unsa
 from llm_local.loaders.architectures import choose_class, config_class
 from llm_local.loaders.configuration import ModelConfig, read_json
 from llm_local.loaders.devices import Placement
+from llm_local.loaders.safetensors import Weights
 from llm_local.store.selection import CONFIG, has_tokenizer
 
-__all__ = ["load_tokenizer", "load_weights", "make_config"]
+__all__ = ["Checkpoint", "load_tokenizer", "load_weights", "make_config"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model's files, judged. `made` is transformers' configuration, None where only the model's code reads it."""
+
+    folder: Path
+    config: ModelConfig
+    made: Any
+    weights: Weights
 
 
 def make_config(config: ModelConfig, folder: Path, *, trust_remote_code: bool) -> Any:
@@ -77,23 +89,22 @@ def load_tokenizer(folder: Path, config: Any, *, trust_remote_code: bool) -> Pre
         ) from error
 
 
-def load_weights(
-    folder: Path, config: ModelConfig, made: Any, placement: Placement, *, trust: bool
-) -> PreTrainedModel:
+def load_weights(checkpoint: Checkpoint, placement: Placement, *, trust: bool) -> PreTrainedModel:
     """The model, ready for inference, on its device.
 
     Raises:
         ModelCorrupt: weights are missing or have other shapes than the configuration says.
         InsufficientMemory: the memory went while loading.
     """
-    cls = AutoModelForCausalLM if made is None else choose_class(config)
+    made = checkpoint.made
+    cls = AutoModelForCausalLM if made is None else choose_class(checkpoint.config)
     options: dict[str, Any] = {"config": made} if made is not None else {"trust_remote_code": trust}
     if placement.spread:
         options["device_map"] = "auto"  # the one case that needs accelerate's hooks
     try:
         with _silence():
             model, report = cls.from_pretrained(
-                folder,
+                checkpoint.folder,
                 local_files_only=True,
                 use_safetensors=True,
                 dtype=placement.dtype,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -13,17 +13,20 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from llm_local.errors import InsufficientMemory, InvalidRequest
+from llm_local.loaders.quantization import Choice, choose_quantization, estimated_bytes
 from llm_local.loaders.safetensors import Weights
-from llm_local.specs import ModelSpec
+from llm_local.specs import Kernels, ModelSpec, PackedBits
 
 __all__ = [
     "Placement",
     "available_bytes",
     "computes_bfloat16",
     "host_bytes",
+    "no_native",
     "place",
     "resolve_device",
     "resolve_dtype",
+    "stored_dtype",
 ]
 
 _STORED: Final = {"F64": torch.float32, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -37,13 +40,17 @@ _UNLIMITED: Final = 1 << 60  # the first version of cgroups says "no limit" as a
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The decision. `need_bytes` is what the weights take; `spread` is True when one device does not hold them."""
+    """The decision. `need_bytes` is what the weights take; `spread` is True when one device does not hold them.
+
+    `dtype` is the number format of all that is not packed to `bits`.
+    """
 
     device: str
     dtype: torch.dtype
     need_bytes: int
     spread: bool = False
     notice: str = ""
+    bits: PackedBits = "none"
 
 
 def place(spec: ModelSpec, weights: Weights) -> Placement:
@@ -54,6 +61,35 @@ def place(spec: ModelSpec, weights: Weights) -> Placement:
         InsufficientMemory: they do not fit; both numbers are in the message.
     """
     device = resolve_device(spec.device)
+    choice = choose_quantization(spec, device, weights, lambda: no_native(spec.kernels))
+    if choice.bits != "none":
+        return _place_packed(spec, weights, choice)
+    placement = _place_plain(spec, device, weights)
+    return replace(placement, notice=choice.why) if choice.why else placement
+
+
+def no_native(kernels: Kernels) -> str:
+    """Why native code computes nothing here; "" where it does."""
+    # Late: it may have to be compiled.
+    from llm_local.kernels.library import status
+
+    return "KERNELS is off" if kernels == "off" else status().reason
+
+
+def _place_packed(spec: ModelSpec, weights: Weights, choice: Choice) -> Placement:
+    need, have = estimated_bytes(weights, choice.bits) + _WORKING_BYTES, available_bytes("cpu")
+    if need > have:
+        fewer = choice.bits == "int8" and estimated_bytes(weights, "int4") + _WORKING_BYTES <= have
+        raise InsufficientMemory(
+            f"{spec.ref} needs {_size(need)} of memory as {choice.bits}, but {_size(have)} are free on cpu.",
+            "Use --quant int4, which fits." if fewer else "Choose a smaller model, or close other programs.",
+            need_bytes=need,
+            have_bytes=have,
+        )
+    return Placement("cpu", torch.float32, need, notice=choice.why, bits=choice.bits)
+
+
+def _place_plain(spec: ModelSpec, device: str, weights: Weights) -> Placement:
     dtype = resolve_dtype(spec, device, weights)
     need, have = _need_bytes(weights, dtype), available_bytes(device)
     if need > have and device == "cpu" and spec.dtype == "auto" and dtype == torch.float32:
@@ -68,7 +104,7 @@ def place(spec: ModelSpec, weights: Weights) -> Placement:
     if need > have:
         raise InsufficientMemory(
             f"{spec.ref} needs {_size(need)} of memory as {_name(dtype)}, but {_size(have)} are free on {device}.",
-            _memory_hint(spec, device, dtype),
+            _memory_hint(spec, device, dtype, estimated_bytes(weights, "int8") + _WORKING_BYTES <= have),
             need_bytes=need,
             have_bytes=have,
         )
@@ -106,7 +142,7 @@ def resolve_dtype(spec: ModelSpec, device: str, weights: Weights) -> torch.dtype
     """
     if spec.dtype != "auto":
         return _ASKED[spec.dtype]
-    stored = _STORED[weights.dtype]
+    stored = stored_dtype(weights)
     if device == "mps":
         return stored
     if device == "cuda":
@@ -116,6 +152,11 @@ def resolve_dtype(spec: ModelSpec, device: str, weights: Weights) -> torch.dtype
     if stored == torch.float32 or weights.bytes_as(4) <= _SMALL_BYTES or not computes_bfloat16():
         return torch.float32
     return torch.bfloat16
+
+
+def stored_dtype(weights: Weights) -> torch.dtype:
+    """The number format that most of the weights have in their files; float32 for float64."""
+    return _STORED[weights.dtype]
 
 
 @cache
@@ -164,15 +205,17 @@ def _need_bytes(weights: Weights, dtype: torch.dtype) -> int:
 
 def _notice(spec: ModelSpec, device: str, dtype: torch.dtype, weights: Weights) -> str:
     """One line when "auto" could not keep the stored half-precision format, so that nobody wonders about the size."""
-    stored = _STORED[weights.dtype]
+    stored = stored_dtype(weights)
     if spec.dtype != "auto" or dtype == stored or weights.bytes_as(4) <= _SMALL_BYTES:
         return ""
     return f"The weights are stored as {_name(stored)} and run as {_name(dtype)}, which suits this {device} better."
 
 
-def _memory_hint(spec: ModelSpec, device: str, dtype: torch.dtype) -> str:
+def _memory_hint(spec: ModelSpec, device: str, dtype: torch.dtype, packed_fits: bool) -> str:
     if device != "cpu":
         return "Choose a smaller model, or --device cpu."
+    if packed_fits:
+        return "Use --quant int8, which fits."
     if dtype == torch.float32 and spec.dtype == "float32":
         return "Choose a smaller model, or --dtype bfloat16."
     return "Choose a smaller model, or close other programs."

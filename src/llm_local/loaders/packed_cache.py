@@ -1,0 +1,174 @@
+"""Packed weights on the disk, so that a model is packed once.
+
+    <home>/packed/<key>.pack     one model, packed one way; its time of change says when it was last used
+                  <key>.part     the same while it is made; locked by whoever makes it
+                  <key>.lock     locked by whoever makes it, from before it reads the model
+
+A key is made of all that the contents depend on, so nothing is ever stale: it is only not found. Whoever uses a file
+holds a shared lock on it, and what is locked is never deleted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from llm_local.kernels.layout import ABI_VERSION
+from llm_local.loaders.packed_file import DamagedPack, PackedTensors, Write, open_packed, write_packed
+from llm_local.loaders.packing import Layout
+from llm_local.loaders.safetensors import Weights
+from llm_local.specs import PackedBits
+
+__all__ = ["CacheUnusable", "PackedCache", "pack_key"]
+
+logger = logging.getLogger(__name__)
+
+_RULES: Final = 1  # changes whenever `plan` decides otherwise
+_SPARE_BYTES: Final = 512 << 20  # left free on the disk
+_PATIENCE_S: Final = 600.0
+_POLL_S: Final = 0.1
+
+
+class CacheUnusable(Exception):
+    """Nothing can be kept; the text completes "Packed weights are not kept: …" for people."""
+
+
+def pack_key(config: Mapping[str, Any], weights: Weights, bits: PackedBits) -> str:
+    """The name of the packed form of a model: of its files as they are now, its configuration, and the way of packing.
+
+    A file is what the hub's digest says, or else this inode; with its size and its times, which no edit leaves alone.
+    """
+    files = [_identity(path) for path in weights.files]
+    versions = (_RULES, ABI_VERSION, importlib.metadata.version("transformers"))
+    text = json.dumps([versions, bits, files, config], sort_keys=True, default=str)
+    return f"{bits}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+class PackedCache:
+    """The packed files of all models, at most `limit_bytes` of them."""
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self._folder = folder
+        self._limit = limit_bytes
+
+    def find(self, key: str) -> PackedTensors | None:
+        """The tensors kept under a key, or None. A damaged file is deleted, and the log says so."""
+        path = self._path(key)
+        try:
+            with open(path, "rb") as file:
+                fcntl.flock(
+                    file, fcntl.LOCK_SH | fcntl.LOCK_NB
+                )  # lasts as long as the mapping, which keeps the file
+                found = open_packed(file)
+        except OSError:  # not there, or about to be deleted
+            return None
+        except DamagedPack as error:
+            logger.warning("%s cannot be used and is made anew: %s", path.name, error)
+            with suppress(OSError):
+                path.unlink()
+            return None
+        with suppress(OSError):
+            os.utime(path)
+        return found
+
+    @contextmanager
+    def turn(self, key: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Be the only one who packs this; waits while another process does.
+
+        Raises:
+            CacheUnusable: the directory cannot be written, or the other one takes too long.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = open(self._path(key, ".lock"), "wb")  # noqa: SIM115
+        except OSError as error:
+            raise CacheUnusable(f"{error.strerror or error} ({self._folder})") from error
+        with lock:
+            deadline = time.monotonic() + _PATIENCE_S
+            while not _locked(lock):
+                if time.monotonic() > deadline:
+                    raise CacheUnusable("another process has been packing this model for ten minutes")
+                on_wait()
+                time.sleep(_POLL_S)
+            yield
+
+    def store(self, key: str, layout: Layout, fill: Callable[[Write], None]) -> PackedTensors:
+        """Write the tensors that `fill` makes, within a `turn`, and return them as `find` would.
+
+        Raises:
+            CacheUnusable: there is no room for them, or the disk fails.
+        """
+        part = self._path(key, ".part")
+        try:
+            self._remove_leftovers()
+            self._make_room(layout.num_bytes)
+            with open(part, "w+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                write_packed(file, layout, fill)
+                part.replace(self._path(key))
+        except OSError as error:
+            raise CacheUnusable(f"{error.strerror or error} ({self._folder})") from error
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+        found = self.find(key)
+        if found is None:
+            raise CacheUnusable(f"what was written to {self._folder} reads back otherwise")
+        return found
+
+    def _path(self, key: str, ending: str = ".pack") -> Path:
+        return self._folder / f"{key}{ending}"
+
+    def _remove_leftovers(self) -> None:
+        """What an interrupted run left: nobody has it locked."""
+        for path in self._folder.glob("*.part"):
+            with suppress(OSError), open(path, "rb") as file:
+                if _locked(file):
+                    path.unlink()
+
+    def _make_room(self, num_bytes: int) -> None:
+        if num_bytes > self._limit:
+            raise CacheUnusable(
+                f"they take {num_bytes >> 20} MiB, and PACKED_CACHE_MB allows {self._limit >> 20}"
+            )
+        kept = sorted((path.stat().st_mtime, path) for path in self._folder.glob("*.pack"))
+        excess = sum(path.stat().st_size for _, path in kept) + num_bytes - self._limit
+        for _, path in kept:
+            if excess <= 0:
+                break
+            with suppress(OSError), open(path, "rb") as file:
+                if _locked(file):  # nobody uses it
+                    excess -= path.stat().st_size
+                    path.unlink()
+        if excess > 0:
+            raise CacheUnusable("the models in use fill PACKED_CACHE_MB")
+        free = shutil.disk_usage(self._folder).free
+        if free < num_bytes + _SPARE_BYTES:
+            raise CacheUnusable(f"the disk has {free >> 20} MiB free ({self._folder})")
+
+
+def _locked(file: BinaryIO) -> bool:
+    """True when this process has got the file to itself."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _identity(path: Path) -> list[Any]:
+    found = path.stat()
+    blob = path.resolve()
+    if path.is_symlink() and blob.parent.name == "blobs":  # named by its contents
+        return [blob.name, found.st_size, found.st_mtime_ns]
+    return [path.name, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]

@@ -1,0 +1,178 @@
+"""One file with all tensors of a packed model, mapped into memory and never trusted.
+
+    8 bytes   b"llmpack" and the version of this format
+    8 bytes   length N of the header, little endian
+    16 bytes  digest of the header (blake2b)
+    N bytes   JSON: [{"names", "format", "shape", "digest"}], one object for each tensor
+    …         from the next multiple of 4,096: the tensors, each at a multiple of 64 bytes, padded with zeros
+
+The header is written last, so a file without one is not finished.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import mmap
+import os
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final
+
+import torch
+
+from llm_local.loaders.packing import Layout, Part
+
+__all__ = ["DamagedPack", "PackedTensors", "in_memory", "open_packed", "write_packed"]
+
+Write = Callable[[int, torch.Tensor], None]
+
+_MAGIC: Final = b"llmpack\x01"
+_PREFIX: Final = struct.Struct("<8sQ16s")
+_MAX_HEADER_BYTES: Final = 64 << 20
+_PAGE: Final = 4096
+_DIGEST_BYTES: Final = 8
+_WORDS: Final = 1024  # whose sum is one word of what a digest is made from
+
+
+class DamagedPack(Exception):
+    """A file is not what its name says; the text says why, for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTensors:
+    """All parts of a packed model, over `storage`: uint8, which a file or nobody stands behind."""
+
+    layout: Layout
+    storage: torch.Tensor
+
+    def __iter__(self) -> Iterator[tuple[Part, torch.Tensor]]:
+        """Each part with its bytes, or, where it is not packed, as the tensor it is."""
+        for part, begin in zip(self.layout.parts, self.layout.offsets, strict=True):
+            stored = self.storage[begin : begin + part.num_bytes]
+            yield (
+                part,
+                stored if part.format in ("int8", "int4") else stored.view(part.dtype).view(part.shape),
+            )
+
+
+def in_memory(layout: Layout, fill: Callable[[Write], None]) -> PackedTensors:
+    """Tensors that lie in no file; `fill` writes them."""
+    memory = mmap.mmap(-1, max(layout.num_bytes, 1))
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    storage = torch.frombuffer(memory, dtype=torch.uint8)
+
+    def write(offset: int, piece: torch.Tensor) -> None:
+        storage[offset : offset + piece.numel()] = piece
+
+    fill(write)
+    return PackedTensors(layout, storage)
+
+
+def write_packed(file: BinaryIO, layout: Layout, fill: Callable[[Write], None]) -> None:
+    """Make a packed file of an empty one: room for all first, then the tensors, then the header.
+
+    Raises:
+        OSError: the disk is full or refuses; nothing was packed when it is known to be too small.
+    """
+    begin = _data_begin(len(_header(layout, [bytes(_DIGEST_BYTES)] * len(layout.parts))))
+    size = begin + layout.num_bytes
+    _reserve(file.fileno(), size)
+
+    def write(offset: int, piece: torch.Tensor) -> None:
+        _write_all(file.fileno(), piece.numpy().data, begin + offset)
+
+    fill(write)
+    storage = _mapped(file.fileno(), size)[begin:]
+    header = _header(layout, [_digest(one) for one in _padded_parts(layout, storage)])
+    digest = hashlib.blake2b(header, digest_size=16).digest()
+    _write_all(file.fileno(), memoryview(_PREFIX.pack(_MAGIC, len(header), digest) + header), 0)
+
+
+def open_packed(file: BinaryIO) -> PackedTensors:
+    """Map a packed file, every byte of which is checked. Changes to the tensors stay in this process.
+
+    Raises:
+        DamagedPack: it is not whole, or not ours.
+    """
+    size = os.fstat(file.fileno()).st_size
+    start = os.pread(file.fileno(), _PREFIX.size, 0)
+    if len(start) < _PREFIX.size:
+        raise DamagedPack(f"it ends after {size} bytes")
+    magic, length, digest = _PREFIX.unpack(start)
+    if magic != _MAGIC:
+        raise DamagedPack("it is not a packed file of this version, or was not finished")
+    if length > _MAX_HEADER_BYTES or _data_begin(length) > size:
+        raise DamagedPack("its header goes past its end")
+    header = os.pread(file.fileno(), length, _PREFIX.size)
+    if hashlib.blake2b(header, digest_size=16).digest() != digest:
+        raise DamagedPack("its header was changed")
+    entries = json.loads(header)  # as this program wrote it, by its digest
+    layout = Layout(tuple(Part(tuple(one["names"]), one["format"], tuple(one["shape"])) for one in entries))
+    begin = _data_begin(length)
+    if size != begin + layout.num_bytes:
+        raise DamagedPack(f"it has {size} bytes instead of {begin + layout.num_bytes}")
+    storage = _mapped(file.fileno(), size)[begin:]
+    for entry, bytes_of_one in zip(entries, _padded_parts(layout, storage), strict=True):
+        if _digest(bytes_of_one).hex() != entry["digest"]:
+            raise DamagedPack(f"{entry['names'][0]} was changed")
+    return PackedTensors(layout, storage)
+
+
+def _header(layout: Layout, digests: list[bytes]) -> bytes:
+    entries: list[dict[str, Any]] = [
+        {"names": part.names, "format": part.format, "shape": part.shape, "digest": digest.hex()}
+        for part, digest in zip(layout.parts, digests, strict=True)
+    ]
+    return json.dumps(entries).encode()
+
+
+def _digest(stored: torch.Tensor) -> bytes:
+    """A digest of sums: as fast as memory is read, and no single change leaves it as it was.
+
+    Of two changes within 8 KiB one in 2^64 could hide the other; this is against damage, not against an enemy.
+    """
+    words = stored.view(torch.int64)
+    whole = len(words) // _WORDS * _WORDS
+    sums = words[:whole].view(-1, _WORDS).sum(1)
+    data = sums.numpy().tobytes() + words[whole:].numpy().tobytes()
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
+
+
+def _padded_parts(layout: Layout, storage: torch.Tensor) -> Iterator[torch.Tensor]:
+    offsets = (*layout.offsets, layout.num_bytes)
+    return (storage[begin:end] for begin, end in zip(offsets, offsets[1:], strict=False))
+
+
+def _data_begin(header_bytes: int) -> int:
+    return -(-(_PREFIX.size + header_bytes) // _PAGE) * _PAGE
+
+
+def _mapped(descriptor: int, size: int) -> torch.Tensor:
+    """A file as bytes that may be written here and are not written there; unmapped with the last tensor over it."""
+    rights = mmap.PROT_READ | mmap.PROT_WRITE
+    return torch.frombuffer(mmap.mmap(descriptor, size, mmap.MAP_PRIVATE, rights), dtype=torch.uint8)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Take the room at once: a disk that is too small says so before the work is done."""
+    os.truncate(descriptor, 0)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except (AttributeError, OSError) as error:
+        unknown = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+        if isinstance(error, OSError) and error.errno not in unknown:
+            raise
+        os.truncate(descriptor, size)
+
+
+def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    data = data.cast("B")
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
