@@ -118,6 +118,11 @@ install_input() {
   mv -- "$stamps/$input.new" "$stamps/$input"
 }
 
+# So that no run has to wait for it. Everything works without them, only slower.
+build_kernels() {
+  "$venv/bin/python" -m llm_local.kernels.build >/dev/null || say "continuing without native kernels"
+}
+
 bootstrap() {
   local python=$venv/bin/python made_at=''
   trap 'exit 130' INT # pip turns Ctrl-C into an ordinary failure
@@ -136,6 +141,7 @@ bootstrap() {
   [ "$made_at" = "$root" ] || rm -f -- "$stamps/pyproject.toml"
   install_input requirements.txt -r "$root/requirements.txt"
   install_input pyproject.toml --no-deps --no-build-isolation -e "$root"
+  build_kernels
   printf '%s\n' "$root" >"$stamps/root"
 }
 

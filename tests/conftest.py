@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import tempfile
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from llm_local.config import SETTINGS
+from llm_local.errors import LocalLLMError
+from llm_local.kernels.build import install
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 
@@ -32,6 +35,13 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 # Every setting of llm-local under each of its names, and what changes how a terminal program speaks.
 _SETTINGS = [key for setting in SETTINGS.values() for key in (setting.name.upper(), *setting.aliases)]
 _TERMINAL = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def kernels_are_built() -> None:
+    """Build the native library once into the environment, where every test's fresh home finds it."""
+    with contextlib.suppress(LocalLLMError):  # without a compiler the tests of the kernels are skipped
+        install()
 
 
 @pytest.fixture(autouse=True)

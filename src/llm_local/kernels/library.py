@@ -15,7 +15,8 @@ from typing import Any, Final
 import torch
 
 from llm_local.errors import EngineError, InsufficientMemory, LocalLLMError
-from llm_local.kernels.build import BuildFailed, ensure_built
+from llm_local.kernels.build import discard, ensure_built
+from llm_local.kernels.compiler import BuildFailed
 from llm_local.kernels.layout import (
     ABI_VERSION,
     STRUCTS,
@@ -265,7 +266,7 @@ def _load() -> Native | str:
             return Native(path)
         except (OSError, AttributeError, BuildFailed) as error:
             logger.info("the native library at %s cannot be used (%s); building it again", path, error)
-            path.unlink(missing_ok=True)
+            discard(path)
             return Native(ensure_built())
     except BuildFailed as error:
         return error.message
