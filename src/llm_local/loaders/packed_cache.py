@@ -23,7 +23,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from llm_local.kernels.layout import ABI_VERSION
+from llm_local.kernels import layout
+from llm_local.loaders import packing
 from llm_local.loaders.packed_file import DamagedPack, PackedTensors, Write, open_packed, write_packed
 from llm_local.loaders.packing import Layout
 from llm_local.loaders.safetensors import Weights
@@ -33,7 +34,8 @@ __all__ = ["CacheUnusable", "PackedCache", "pack_key"]
 
 logger = logging.getLogger(__name__)
 
-_RULES: Final = 1  # changes whenever `plan` decides otherwise
+# What decides how a model is packed: a change of any of these files makes all packed files strangers.
+_RULES: Final = (Path(packing.__file__), *sorted((Path(layout.__file__).parent / "native").glob("*.h")))
 _SPARE_BYTES: Final = 512 << 20  # left free on the disk
 _PATIENCE_S: Final = 600.0
 _POLL_S: Final = 0.1
@@ -44,12 +46,13 @@ class CacheUnusable(Exception):
 
 
 def pack_key(config: Mapping[str, Any], weights: Weights, bits: PackedBits) -> str:
-    """The name of the packed form of a model: of its files as they are now, its configuration, and the way of packing.
+    """The name of the packed form of a model: made of its files as they are now, its configuration, and our code.
 
     A file is what the hub's digest says, or else this inode; with its size and its times, which no edit leaves alone.
     """
     files = [_identity(path) for path in weights.files]
-    versions = (_RULES, ABI_VERSION, importlib.metadata.version("transformers"))
+    rules = hashlib.sha256(b"".join(path.read_bytes() for path in _RULES)).hexdigest()
+    versions = (rules, layout.ABI_VERSION, importlib.metadata.version("transformers"))
     text = json.dumps([versions, bits, files, config], sort_keys=True, default=str)
     return f"{bits}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
@@ -102,7 +105,7 @@ class PackedCache:
                 time.sleep(_POLL_S)
             yield
 
-    def store(self, key: str, layout: Layout, fill: Callable[[Write], None]) -> PackedTensors:
+    def store(self, key: str, parts: Layout, fill: Callable[[Write], None]) -> PackedTensors:
         """Write the tensors that `fill` makes, within a `turn`, and return them as `find` would.
 
         Raises:
@@ -111,10 +114,10 @@ class PackedCache:
         part = self._path(key, ".part")
         try:
             self._remove_leftovers()
-            self._make_room(layout.num_bytes)
+            self._make_room(parts.num_bytes)
             with open(part, "w+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                write_packed(file, layout, fill)
+                write_packed(file, parts, fill)
                 part.replace(self._path(key))
         except OSError as error:
             raise CacheUnusable(f"{error.strerror or error} ({self._folder})") from error
