@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 SOURCES: Final = Path(__file__).parent / "native"
 PREBUILT: Final = Path(__file__).parent / "_prebuilt"
 LIBRARY: Final = "libllm_local.so"  # also on macOS, whose loader does not mind
+CHECKSUM: Final = "libllm_local.sha256"
 DIGEST: Final = "sources.sha256"
 
 # No -ffast-math: the order of sums is part of what the kernels promise. Contraction is off for the same reason;
@@ -119,19 +120,29 @@ def discard(library: Path) -> None:
 def _find(compiler: Compiler | None) -> Path | None:
     """A library of exactly these sources. Without a compiler, whoever's: it ran here once."""
     with contextlib.suppress(OSError):
-        if (PREBUILT / DIGEST).read_text(encoding="utf-8") == _sources_digest():
-            return PREBUILT / LIBRARY
+        shipped = PREBUILT / LIBRARY
+        if (PREBUILT / DIGEST).read_text(encoding="utf-8") == _sources_digest() and _is_whole(shipped):
+            return shipped
     for root in (environment_folder(), cache_folder()):
         made = root / _sources_digest()
         if compiler is not None:
             library = made / _digest(compiler.identity) / LIBRARY
-            if library.is_file():
+            if _is_whole(library):
                 return library
         else:
             with contextlib.suppress(OSError):
-                for library in sorted(made.glob(f"*/{LIBRARY}")):
+                for library in filter(_is_whole, sorted(made.glob(f"*/{LIBRARY}"))):
                     return library
     return None
+
+
+def _is_whole(library: Path) -> bool:
+    """True for a library as it was built. The system's loader crashes on a truncated one."""
+    try:
+        checksum = (library.parent / CHECKSUM).read_text(encoding="utf-8")
+        return hashlib.sha256(library.read_bytes()).hexdigest() == checksum
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _build_in(root: Path, compiler: Compiler | None, report: OnBuild) -> Path:
@@ -140,7 +151,7 @@ def _build_in(root: Path, compiler: Compiler | None, report: OnBuild) -> Path:
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
         with _locked(library.parent / "lock"):
-            if not library.is_file():  # somebody else may have built it while we waited
+            if not _is_whole(library):  # somebody else may have built it while we waited
                 _build(compiler, library, report)
         return library
     except OSError as error:
@@ -190,6 +201,9 @@ def _build(compiler: Compiler, library: Path, report: OnBuild) -> None:
         made = work / LIBRARY
         objects = [str(work / f"{unit}.o") for unit, _, _ in units]
         compiler.run(["-shared", "-pthread", *objects, "-o", str(made)])
+        checksum = work / CHECKSUM
+        checksum.write_text(hashlib.sha256(made.read_bytes()).hexdigest(), encoding="utf-8")
+        os.replace(checksum, library.parent / CHECKSUM)
         os.replace(made, library)
     logger.info("native kernels built in %.1f s by %s", time.monotonic() - began, compiler.command[0])
 
