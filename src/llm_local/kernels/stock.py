@@ -14,17 +14,22 @@ from torch import nn
 __all__ = ["StockEmbedding", "StockInt4Linear", "StockInt8Linear", "quantize_rows"]
 
 _GROUP: Final = 32
+_TILE: Final = 64
 
 
 def quantize_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """`[rows, cols]` as int8 `[rows, cols]` and float32 scales `[rows]`: the nearest of 255 steps of max/127."""
-    quants = torch.empty(weight.shape, dtype=torch.int8)
-    scales = torch.empty(weight.shape[0])
-    for begin in range(0, weight.shape[0], 1024):  # never the whole matrix as float32
-        rows = weight[begin : begin + 1024].float()
-        scale = rows.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
-        quants[begin : begin + 1024] = (rows / scale[:, None]).round_()
-        scales[begin : begin + 1024] = scale
+    """`[rows, cols]` as int8 and float32 scales `[rows]`: the nearest of 255 steps of max/127.
+
+    The int8 matrix is padded with zeros to whole tiles: torch's operator reads past the end of others (2.13).
+    """
+    rows, cols = weight.shape
+    quants = torch.zeros(-(-rows // _TILE) * _TILE, -(-cols // _TILE) * _TILE, dtype=torch.int8)
+    scales = torch.empty(rows)
+    for begin in range(0, rows, 1024):  # never the whole matrix as float32
+        piece = weight[begin : begin + 1024].float()
+        scale = piece.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+        quants[begin : begin + len(piece), :cols] = (piece / scale[:, None]).round_()
+        scales[begin : begin + len(piece)] = scale
     return quants, scales
 
 
@@ -60,17 +65,18 @@ class StockInt8Linear(_StockLinear):
         quants, scales = quantize_rows(linear.weight.detach()) if packed is None else packed
         self.register_buffer("quants", quants, persistent=False)
         self.register_buffer("scales", scales, persistent=False)
-        self.register_buffer("ones", torch.ones(self.out_features, dtype=torch.bfloat16), persistent=False)
+        self.register_buffer("ones", torch.ones(len(quants), dtype=torch.bfloat16), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[..., in_features]` to `[..., out_features]`."""
         tokens = x.reshape(-1, self.in_features).to(torch.bfloat16)
+        tokens = nn.functional.pad(tokens, (0, -self.in_features % _TILE))
         product = torch.ops.aten._weight_int8pack_mm(tokens, self.quants, self.ones)
-        return self._finish(product.float() * self.scales, x)
+        return self._finish(product.float()[:, : self.out_features] * self.scales, x)
 
 
 class StockInt4Linear(_StockLinear):
-    """y = x W^T + b, W at 4 bits in groups of 32 inputs; rows are padded to 16 and inputs to 32 with zeros."""
+    """y = x W^T + b, W at 4 bits in groups of 32 inputs; both are padded to whole tiles with zeros."""
 
     packed: torch.Tensor
     scales: torch.Tensor
@@ -78,7 +84,7 @@ class StockInt4Linear(_StockLinear):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear)
         weight = linear.weight.detach().float()
-        weight = nn.functional.pad(weight, (0, -self.in_features % _GROUP, 0, -self.out_features % 16))
+        weight = nn.functional.pad(weight, (0, -self.in_features % _TILE, 0, -self.out_features % _TILE))
         groups = weight.view(len(weight), -1, _GROUP)
         low, high = groups.amin(-1), groups.amax(-1)
         scale = ((high - low) / 15).to(torch.bfloat16)
@@ -92,7 +98,7 @@ class StockInt4Linear(_StockLinear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[..., in_features]` to `[..., out_features]`."""
         tokens = x.reshape(-1, self.in_features).to(torch.bfloat16)
-        tokens = nn.functional.pad(tokens, (0, -self.in_features % _GROUP))
+        tokens = nn.functional.pad(tokens, (0, -self.in_features % _TILE))
         product = torch.ops.aten._weight_int4pack_mm_for_cpu(tokens, self.packed, _GROUP, self.scales)
         return self._finish(product.float()[:, : self.out_features], x)
 
@@ -103,10 +109,12 @@ class StockEmbedding(nn.Module):
     quants: torch.Tensor
     scales: torch.Tensor
 
-    def __init__(self, packed: tuple[torch.Tensor, torch.Tensor], scale: float = 1.0) -> None:
+    def __init__(
+        self, table: nn.Embedding, packed: tuple[torch.Tensor, torch.Tensor], scale: float = 1.0
+    ) -> None:
         super().__init__()
-        self.num_embeddings, self.embedding_dim = packed[0].shape
-        self.num_weights = packed[0].numel()
+        self.num_embeddings, self.embedding_dim = table.num_embeddings, table.embedding_dim
+        self.num_weights = self.num_embeddings * self.embedding_dim
         self.scale = scale
         self.register_buffer("quants", packed[0], persistent=False)
         self.register_buffer("scales", packed[1], persistent=False)
@@ -118,4 +126,5 @@ class StockEmbedding(nn.Module):
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
         """`[...]` ids to `[..., embedding_dim]`."""
-        return self.quants[token_ids].float() * (self.scales[token_ids] * self.scale)[..., None]
+        quants = self.quants[token_ids][..., : self.embedding_dim]
+        return quants.float() * (self.scales[token_ids] * self.scale)[..., None]

@@ -50,7 +50,7 @@ def _replace(model: Any, part: Part, weight: torch.Tensor) -> None:
         if shared is None:
             new: nn.Module = StockInt4Linear(old)
         elif isinstance(old, nn.Embedding):
-            new = StockEmbedding(shared, float(getattr(old, "scalar_embed_scale", 1.0)))
+            new = StockEmbedding(old, shared, float(getattr(old, "scalar_embed_scale", 1.0)))
         else:
             new = StockInt8Linear(old, shared)
         parent, _, leaf = path.rpartition(".")
