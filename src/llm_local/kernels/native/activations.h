@@ -7,6 +7,7 @@
 // BF16: [tokens, cols] rounded to bf16, as RowBf16 (below). F32: the same in float32. Rows end in zeros up to a
 // multiple of kRowPad.
 #pragma once
+#include "elements.h"
 #include "packing.h"
 
 namespace llm {
@@ -56,10 +57,14 @@ LLM_INLINE QuantTile quant_tile(const Activations& x, int64_t tile) {
 // A row-major kind's inputs as they are multiplied with: bf16 where the hardware multiplies bf16.
 #if defined(__AVX512BF16__)
 typedef uint16_t RowBf16;
-LLM_INLINE void put_bf16(RowBf16* to, float x) { *to = to_bf16(x); }
+LLM_INLINE void put_bf16(RowBf16* to, Floats x) { store_floats(to, x); }
 #else
 typedef float RowBf16;
-LLM_INLINE void put_bf16(RowBf16* to, float x) { *to = from_bf16(to_bf16(x)); }
+LLM_INLINE void put_bf16(RowBf16* to, Floats x) {
+  uint16_t rounded[kLanes];
+  store_floats(rounded, x);
+  store(to, load_floats(rounded));
+}
 #endif
 
 LLM_INLINE int64_t row_stride(int32_t cols) { return parts_of(cols, kRowPad) * kRowPad; }
@@ -141,8 +146,9 @@ static void prepare_rows(Member& member, const float* x, int64_t x_stride, const
   member.each(to.tokens, [&](int64_t token) {
     const float* const from = x + token * x_stride;
     Element* const row = rows + token * stride;
-    for (int64_t c = 0; c < to.cols; ++c) put(row + c, from[c]);
-    for (int64_t c = to.cols; c < stride; ++c) row[c] = 0;
+    for (int64_t c = 0; c < stride; c += kLanes) {
+      put(row + c, c < to.cols ? load_rest(from + c, to.cols - c) : splat(0.0f));
+    }
   });
 }
 

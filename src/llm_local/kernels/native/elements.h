@@ -5,11 +5,17 @@
 namespace llm {
 namespace LLM_VARIANT {
 
-typedef uint16_t Shorts __attribute__((vector_size(kLanes * 2)));
-
 LLM_INLINE Floats load_floats(const float* from) { return load<Floats>(from); }
 LLM_INLINE Floats load_floats(const uint16_t* from) {
-  return (Floats)(__builtin_convertvector(load<Shorts>(from), Words) << 16);
+  // GCC 12 widens a generic vector in halves.
+#if defined(__AVX512F__)
+  const Words wide = (Words)_mm512_cvtepu16_epi32(load<__m256i>(from));
+#elif defined(__AVX2__)
+  const Words wide = (Words)_mm256_cvtepu16_epi32(load<__m128i>(from));
+#else
+  const Words wide = __builtin_convertvector(load<Shorts>(from), Words);
+#endif
+  return (Floats)(wide << 16);
 }
 
 LLM_INLINE void store_floats(float* to, Floats x) { store(to, x); }

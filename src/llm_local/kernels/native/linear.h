@@ -41,7 +41,7 @@ static Activations prepare(Member& member, int32_t kind, const float* x, int64_t
                            void* storage) {
   const Activations to{kind, tokens, cols, storage};
   if (kind == LLM_F32) {
-    prepare_rows<float>(member, x, x_stride, to, [](float* out, float value) { *out = value; });
+    prepare_rows<float>(member, x, x_stride, to, [](float* out, Floats value) { store(out, value); });
   } else if (kind == LLM_BF16) {
 #if defined(__AMX_BF16__)
     prepare_bf16_tiles(member, x, x_stride, to);

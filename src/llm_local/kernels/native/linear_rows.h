@@ -16,7 +16,7 @@ constexpr int kTileRows = 4;
 #if defined(__AVX512F__)
 constexpr int kRowTokens = 6;
 #else
-constexpr int kRowTokens = 2;
+constexpr int kRowTokens = 3;
 #endif
 
 struct RowsF32 {
@@ -47,17 +47,7 @@ struct RowsBf16 {
   typedef float Input;
   typedef Floats Vector;
   static constexpr int kStep = kLanes;
-  LLM_INLINE Vector weights(const Weight* from) {
-#if defined(__AVX512F__)
-    return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(load<__m256i>(from)), 16);
-#elif defined(__AVX2__)
-    return (Floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32(load<__m128i>(from)), 16);
-#else
-    Words wide;
-    for (int i = 0; i < kLanes; ++i) wide[i] = from[i];
-    return (Floats)(wide << 16);
-#endif
-  }
+  LLM_INLINE Vector weights(const Weight* from) { return load_floats(from); }
   LLM_INLINE Vector inputs(const Input* from) { return load<Floats>(from); }
   LLM_INLINE Floats add(Floats sum, Vector w, Vector x) { return fma(w, x, sum); }
 };

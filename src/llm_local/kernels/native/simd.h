@@ -25,6 +25,7 @@ constexpr int kLanes = 4;
 typedef float Floats __attribute__((vector_size(kLanes * 4)));
 typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t Words __attribute__((vector_size(kLanes * 4)));
+typedef uint16_t Shorts __attribute__((vector_size(kLanes * 2)));
 
 
 #define LLM_INLINE static inline __attribute__((always_inline))
@@ -107,8 +108,7 @@ LLM_INLINE Floats from_halves(const uint16_t* from) {
 #elif defined(__F16C__)
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 #else
-  Words h;
-  for (int i = 0; i < kLanes; ++i) h[i] = from[i];
+  const Words h = __builtin_convertvector(load<Shorts>(from), Words);
   const Words magnitude = (h & 0x7fff) << 13;
   const Words first_normal = Words{} + (113u << 23);
   const Floats tiny = (Floats)(magnitude + first_normal) - (Floats)first_normal;
