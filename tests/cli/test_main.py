@@ -70,7 +70,7 @@ def test_version_verb_reports_what_is_installed() -> None:
     [
         (["confg"], "There is no verb 'confg'. Did you mean `llm-local config`?"),
         (["VERSION"], "Did you mean `llm-local version`?"),
-        (["xyzzy"], "The verbs are: bench, config, version."),
+        (["xyzzy"], "The verbs are: bench, config, doctor, version."),
         (["con\x1b[31m\nfig"], "Did you mean `llm-local config`?"),
         (["config", "--jso"], "--jso. See --help."),
         (["config", "extra"], "extra. See --help."),

@@ -28,6 +28,7 @@ from typing import Final
 
 from llm_local.errors import LocalLLMError
 from llm_local.kernels.compiler import BuildFailed, Compiler, find_compiler
+from llm_local.store.home import cache_home
 
 __all__ = ["build_into", "cache_folder", "discard", "ensure_built", "environment_folder"]
 
@@ -61,11 +62,9 @@ def environment_folder() -> Path:
     return Path(sys.prefix) / "share" / "llm-local" / "kernels"
 
 
-def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """Where a library built at first use is kept: under LLM_LOCAL_HOME, else in the user's cache directory."""
-    env = os.environ if environ is None else environ
-    home = env.get("LLM_LOCAL_HOME") or os.path.join(env.get("XDG_CACHE_HOME") or "~/.cache", "llm-local")
-    return Path(home).expanduser() / "kernels"
+def cache_folder() -> Path:
+    """Where a library built at first use is kept."""
+    return cache_home() / "kernels"
 
 
 def ensure_built(on_build: OnBuild | None = None) -> Path:

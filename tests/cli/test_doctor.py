@@ -1,0 +1,92 @@
+"""`llm-local doctor`: what it finds, what it wants mended, and its exit code."""
+
+from __future__ import annotations
+
+import json
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_local.cli.main import main
+from llm_local.kernels import library
+from llm_local.kernels.library import NativeStatus
+
+WORKING = NativeStatus("avx2", ("avx2", "portable"), "/somewhere/libllm_local.so", "own threads")
+MISSING = NativeStatus("", (), "", "", "there is no C++ compiler")
+
+
+@pytest.fixture(autouse=True)
+def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty current directory, and a disk with room."""
+    monkeypatch.chdir(tmp_path)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**12, 0, 10**12))
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+    """Runs the verb on a machine with the given kernels; gives back exit code, stdout, stderr."""
+
+    def run(status: NativeStatus, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(library, "status", lambda: status)
+        code = main(["doctor", *arguments])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+def test_a_healthy_machine(told: Any) -> None:
+    code, out, err = told(WORKING)
+    assert (code, err) == (0, "")
+    assert "avx2, the best of what this CPU runs (avx2, portable)" in out
+    assert "/somewhere/libllm_local.so" in out and "->" not in out
+
+
+def test_without_a_compiler_it_says_what_to_install(told: Any) -> None:
+    code, out, err = told(MISSING)
+    assert code == 1
+    assert "none: there is no C++ compiler" in out and "-> Install g++ or clang++" in out
+    assert err == "error: kernels: see above.\n"
+
+
+def test_kernels_switched_off_are_no_fault(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERNELS", "off")
+    code, out, _ = told(MISSING)
+    assert code == 0 and "off, by environment (KERNELS)" in out
+
+
+def test_a_variant_that_somebody_chose_is_named(told: Any) -> None:
+    _, out, _ = told(NativeStatus("portable", ("avx2", "portable"), "/l.so", "own threads"))
+    assert "portable, chosen by LLM_LOCAL_KERNEL_VARIANT (also here: avx2)" in out
+
+
+def test_json_holds_the_same_findings(told: Any) -> None:
+    code, out, _ = told(MISSING, "--json")
+    found = {one["name"]: one for one in json.loads(out)}
+    assert code == 1
+    assert found["kernels"]["mend"] and not found["machine"]["mend"]
+    assert found["quantization"]["value"] == "auto"
+
+
+def test_a_full_disk_is_told(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**12, 10**12, 10**9))
+    code, out, err = told(WORKING)
+    assert code == 1 and "1.0 GB free" in out and "-> Free some disk space" in out
+    assert err == "error: models, packed weights: see above.\n"
+
+
+def test_a_home_that_is_a_file_is_told(told: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LLM_LOCAL_HOME", str(tmp_path / "file"))
+    code, out, _ = told(WORKING)
+    assert code == 1 and f"-> Make {tmp_path / 'file'} a directory" in out
+
+
+def test_the_real_machine_answers(capfd: pytest.CaptureFixture[str]) -> None:
+    main(["doctor", "--json"])
+    found = {one["name"]: one for one in json.loads(capfd.readouterr().out)}
+    assert {"llm-local", "torch", "machine", "kernels", "models"} <= found.keys()
