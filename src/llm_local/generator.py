@@ -10,7 +10,8 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
 
 from llm_local.engine.driver import Driver, InlineDriver
 from llm_local.engine.protocol import Engine, PrefillStep, TokenRequest
@@ -25,6 +26,9 @@ from llm_local.specs import EngineOptions
 from llm_local.text.fit import ContextPolicy, fit, trim_oldest
 from llm_local.text.pipeline import TextPipeline
 from llm_local.text.templates import ChatTemplate, RenderedPrompt
+
+if TYPE_CHECKING:
+    from llm_local.constraints.compiler import ConstraintCompiler
 
 __all__ = ["EventStream", "PreparedRequest", "StepReader", "TextGenerator"]
 
@@ -131,6 +135,7 @@ class TextGenerator:
         """Submit a prepared request; iterate the result to generate.
 
         Raises:
+            InvalidRequest: the constraint cannot be enforced on this model.
             InsufficientMemory: the sequence can never fit the memory for keys and values.
         """
         return EventStream(self._driver, *self.open(prepared))
@@ -138,17 +143,24 @@ class TextGenerator:
     def open(
         self, prepared: PreparedRequest, *, owner: str | None = None, priority: int = 0
     ) -> tuple[TokenRequest, StepReader]:
-        """A prepared request for whoever drives the engine itself: what goes in, and what reads its steps."""
+        """A prepared request for whoever drives the engine itself: what goes in, and what reads its steps.
+
+        Raises:
+            InvalidRequest: the constraint cannot be enforced on this model.
+        """
+        constraint = prepared.options.constraint
         request = TokenRequest(
             sequence_id=str(next(self._numbers)),
             prompt_ids=prepared.prompt_ids,
             options=prepared.options,
             stop_token_ids=self._loaded.end_token_ids,
+            mask=None if constraint is None else self._constraints.mask(constraint),
             owner=owner,
             priority=priority,
         )
-        # a tokenizer may drop the space before a text's first word, which is wrong where a text goes on
-        context_ids = prepared.prompt_ids[-CONTEXT_TOKENS:] if prepared.continues else ()
+        # a tokenizer may drop the space before a text's first word, which is wrong where a text goes on or must match
+        exact = prepared.continues or constraint is not None
+        context_ids = prepared.prompt_ids[-CONTEXT_TOKENS:] if exact else ()
         pipeline = TextPipeline(self._loaded.tokenizer, prepared.stops, context_ids)
         return request, StepReader(pipeline, () if prepared.trimmed is None else (prepared.trimmed,))
 
@@ -214,6 +226,14 @@ class TextGenerator:
         """
         return Batch(jobs, lambda job: self.stream(prepare(job)), on_event=on_event)
 
+    @cached_property
+    def _constraints(self) -> ConstraintCompiler:
+        # Late: it loads libraries that only constrained requests need.
+        from llm_local.constraints.compiler import ConstraintCompiler
+
+        loaded = self._loaded
+        return ConstraintCompiler(loaded.tokenizer, loaded.info.vocab_size, loaded.end_token_ids)
+
     def _fits(
         self,
         messages: Sequence[Message],
@@ -243,7 +263,8 @@ class TextGenerator:
             prompt_text=rendered.text,
             prompt_ids=rendered.token_ids,
             options=options.replace(max_new_tokens=cap),
-            stops=options.stop + rendered.stops,
+            # a constrained reply ends by itself, and may hold what ends others
+            stops=options.stop + (rendered.stops if options.constraint is None else ()),
             notices=rendered.notices,
         )
 

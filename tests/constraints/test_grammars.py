@@ -132,7 +132,7 @@ def test_a_schema_inside_a_grammar_is_checked_and_narrowed_like_any() -> None:
         ("gbnf", 'root ::= "open', "GBNF"),
         ("gbnf", 'root ::= "a"{20000}', "10000"),
         ("grammar", "what is this?", "GBNF"),
-        ("lark", "start: start", "satisfy"),
+        ("lark", "start: start", "satisfied"),
     ],
 )
 def test_a_grammar_that_cannot_be_kept_is_refused_by_what_is_wrong(kind: str, text: str, word: str) -> None:

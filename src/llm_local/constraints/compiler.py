@@ -18,9 +18,10 @@ from llm_local.constraints.json_numbers import NumberLength
 from llm_local.constraints.masks import GrammarMask
 from llm_local.constraints.refusals import first_line, refusal
 from llm_local.constraints.vocabulary import Vocabulary, make_vocabulary
+from llm_local.errors import InvalidRequest
 from llm_local.options import Constraint
 
-__all__ = ["ConstraintCompiler"]
+__all__ = ["ConstraintCompiler", "check_constraint"]
 
 COMPILE_SECONDS: Final = 2.0
 MAX_ENTRIES: Final = 64
@@ -93,22 +94,39 @@ class ConstraintCompiler:
             self._cache.pop(constraint, None)
 
 
+def check_constraint(constraint: Constraint) -> None:
+    """Refuse before a model is loaded what no model could be made to keep.
+
+    Raises:
+        InvalidRequest: the constraint cannot be enforced.
+    """
+
+    def check() -> None:
+        failed, reasons = LLMatcher.validate_grammar_with_warnings(to_grammar(constraint), limits=LIMITS)
+        if reasons:
+            raise _not_kept(
+                constraint, reasons[0], "cannot be compiled" if failed else "cannot be kept in full"
+            )
+
+    run_with_deadline(check, COMPILE_SECONDS)
+
+
 def _compile(constraint: Constraint, vocabulary: Vocabulary) -> _Compiled:
     grammar = to_grammar(constraint)
-    what = f"The {constraint.kind} constraint"
     matcher = LLMatcher(vocabulary.tokenizer, grammar, log_level=0, limits=LIMITS)
     if matcher.is_error():
-        reason = first_line(matcher.get_error())
-        hint = "Use anyOf for alternatives that may overlap." if "oneOf" in reason else ""
-        raise refusal(f"{what} cannot be compiled: {reason}.", hint)
+        raise _not_kept(constraint, matcher.get_error(), "cannot be compiled")
     warnings = matcher.get_grammar_warnings()
     if warnings:
-        raise refusal(f"{what} cannot be kept in full: {first_line(warnings[0])}.")
+        raise _not_kept(constraint, warnings[0], "cannot be kept in full")
     # a trial, so that what nothing satisfies and what is too complex at once is known before it is queued
     trial = matcher.deep_copy()
     trial.compute_bitmask()
     if trial.is_error():
-        raise refusal(
-            f"No reply could satisfy the {constraint.kind} constraint: {first_line(trial.get_error())}."
-        )
+        raise _not_kept(constraint, trial.get_error(), "can be satisfied by no reply")
     return _Compiled(matcher, len(grammar) + sum(map(len, constraint.choices)))
+
+
+def _not_kept(constraint: Constraint, reason: str, what: str) -> InvalidRequest:
+    hint = "Use anyOf for alternatives that may overlap." if "oneOf" in reason else ""
+    return refusal(f"The {constraint.kind} constraint {what}: {first_line(reason)}.", hint)

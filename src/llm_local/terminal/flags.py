@@ -10,6 +10,7 @@ from llm_local.errors import InvalidRequest
 from llm_local.options import BOUNDS
 from llm_local.settings.declarations import SETTINGS
 from llm_local.settings.kinds import SWITCH, TEXT, number
+from llm_local.terminal.constraint_flags import add_constraint_flags, given_constraint
 
 __all__ = [
     "FlagParser",
@@ -103,12 +104,13 @@ def add_request_flags(group: argparse._ActionsContainer) -> None:
         metavar="TEXT",
         help="End the reply before this text appears. Can be given several times.",
     )
+    add_constraint_flags(group)
 
 
 def request_options(parsed: argparse.Namespace) -> Mapping[str, Any]:
     """What `GenerationOptions.replace` takes: the request flags that were given."""
     names = (*_REQUEST_NUMBERS, "stop")
-    values = {name: getattr(parsed, name) for name in names}
+    values = {name: getattr(parsed, name) for name in names} | {"constraint": given_constraint(parsed)}
     return {
         name: tuple(value) if name == "stop" else value for name, value in values.items() if value is not None
     }

@@ -98,7 +98,7 @@ class OneShot:
     def _settings(self, args: argparse.Namespace) -> Config:
         """Read and check all there is to set, and prepare the process for the libraries to come."""
         config = load_config(setting_flags(args))
-        GenerationOptions().replace(**request_options(args))
+        _check_options(GenerationOptions().replace(**request_options(args)))
         if args.raw and config.system_prompt:
             if config.source("system_prompt") == "flag":
                 raise InvalidRequest(
@@ -188,3 +188,12 @@ class OneShot:
         if text:
             self._notices.append(text)
             self._messages.note(text)
+
+
+def _check_options(options: GenerationOptions) -> None:
+    """What no model could keep is refused before one is loaded."""
+    if options.constraint is not None:
+        # Late: it loads libraries that only constrained runs need.
+        from llm_local.constraints.compiler import check_constraint
+
+        check_constraint(options.constraint)

@@ -56,6 +56,7 @@ class RunReport:
             f"{_rate(speeds['decode_tokens_per_s'])}, first token after {timings.first_token_s:.3f} s",
             *([guesses] if usage.drafted_tokens else []),
             f"finish reason: {self.completion.finish_reason}",
+            *([] if self.options.constraint is None else [f"constraint: {self.options.constraint.kind}"]),
             f"options: {sampling}",
         )
 
@@ -78,6 +79,8 @@ class RunReport:
             "options": self._sampling(),
             "notices": [*self.notices, *filter(None, [self.cut_notice])],
         }
+        if self.options.constraint is not None:
+            report["constraint"] = dataclasses.asdict(self.options.constraint)
         if self.prompt is not None:
             report["prompt"] = self.prompt
         return report
