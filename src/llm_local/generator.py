@@ -290,7 +290,10 @@ def _engine_for(loaded: LoadedModel, options: EngineOptions, draft: LoadedModel 
         draft_bytes = kv_limit_bytes // 8
         kv_limit_bytes -= draft_bytes
         drafter = make_draft(
-            draft.model, context_length=draft.info.context_length, kv_limit_bytes=draft_bytes
+            draft.model,
+            context_length=draft.info.context_length,
+            kv_limit_bytes=draft_bytes,
+            kernels=options.kernels,
         )
     return make_engine(
         loaded.model,
@@ -298,4 +301,5 @@ def _engine_for(loaded: LoadedModel, options: EngineOptions, draft: LoadedModel 
         kv_limit_bytes=kv_limit_bytes,
         prefix_cache_bytes=kv_limit_bytes // 2 if options.prefix_cache else 0,
         drafter=drafter,
+        kernels=options.kernels,
     )
