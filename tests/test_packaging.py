@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from pathlib import Path
@@ -91,20 +92,44 @@ def test_the_console_script_leads_to_a_function() -> None:
     assert re.search(rf"^def {function}\(", source.read_text(encoding="utf-8"), re.M)
 
 
-def test_the_wheel_carries_the_package_and_its_data_and_nothing_else(tmp_path: Path) -> None:
+def _wheel(root: Path, folder: Path) -> Path:
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path],
-        cwd=ROOT,
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
+        cwd=root,
         capture_output=True,
         check=True,
         timeout=120,
     )
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def test_a_wheel_with_the_compiled_library_is_for_one_platform(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    kernels = root / "src/llm_local/kernels"
+    kernels.mkdir(parents=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "scripts/wheel_platform.py", ".gitignore"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes((ROOT / name).read_bytes())
+    (root / "src/llm_local/__init__.py").write_bytes((ROOT / "src/llm_local/__init__.py").read_bytes())
+    assert _wheel(root, tmp_path / "sources").name.endswith("-py3-none-any.whl")
+    (kernels / "_prebuilt").mkdir()
+    (kernels / "_prebuilt/libllm_local.so").write_bytes(b"compiled")
+    wheel = _wheel(root, tmp_path / "compiled")
+    platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    assert wheel.name.endswith(f"-py3-none-{platform}.whl")
+    assert "llm_local/kernels/_prebuilt/libllm_local.so" in zipfile.ZipFile(wheel).namelist()
+
+
+def test_the_wheel_carries_the_package_and_its_data_and_nothing_else(tmp_path: Path) -> None:
+    wheel = _wheel(ROOT, tmp_path)
     names = set(zipfile.ZipFile(wheel).namelist())
     data = [path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src/llm_local/starter").iterdir()]
     assert {
         "llm_local/py.typed",
         "llm_local/errors.py",
+        "llm_local/kernels/native/abi.h",
+        "llm_local/kernels/native/variant.cpp",
         *(name for name in data if "__pycache__" not in name),
     } <= names
     assert [name for name in names if not re.match(r"llm_local(-[\d.]+\.dist-info)?/", name)] == []
