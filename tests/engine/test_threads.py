@@ -16,6 +16,16 @@ def test_a_small_model_runs_on_one_thread_and_a_large_one_on_all(monkeypatch):
     assert threads.threads_for(large) == 2
 
 
+def test_packed_weights_count_by_what_they_take(monkeypatch):
+    monkeypatch.setattr(threads, "_DEFAULT_THREADS", 2)
+    layer = torch.nn.Module()
+    layer.register_buffer(
+        "packed", torch.empty(threads.ONE_THREAD_BYTES + 1, dtype=torch.uint8, device="meta")
+    )
+    layer.num_weights = 2 * threads.ONE_THREAD_BYTES
+    assert threads.threads_for(layer) == 2
+
+
 def test_each_forward_states_its_own_number():
     before = torch.get_num_threads()
     engine = engine_for("llama")

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from llm_local.loaders.weight_count import count_weights
+
 __all__ = ["threads_for", "use_threads"]
 
 # Below this the weights of a layer lie in the caches of one core, and one core is fastest.
@@ -20,7 +22,7 @@ _DEFAULT_THREADS = torch.get_num_threads()
 
 def threads_for(model: Any) -> int:
     """Threads for one forward pass of `model`: one for a small model, else what torch was started with."""
-    weight_bytes = sum(parameter.nbytes for parameter in model.parameters())
+    _, weight_bytes = count_weights(model)  # packed weights are no parameters
     return 1 if weight_bytes <= ONE_THREAD_BYTES else _DEFAULT_THREADS
 
 
