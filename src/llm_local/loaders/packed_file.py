@@ -55,7 +55,7 @@ class PackedTensors:
             stored = self.storage[begin : begin + part.num_bytes]
             yield (
                 part,
-                stored if part.format in ("int8", "int4") else stored.view(part.dtype).view(part.shape),
+                stored if part.is_packed else stored.view(part.dtype).view(part.shape),
             )
 
 

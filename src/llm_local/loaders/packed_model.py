@@ -82,7 +82,7 @@ def assemble(cls: Any, config: Any, tensors: PackedTensors, folder: Path | None 
         model = cls(config)
     packed: list[tuple[str, Part, torch.Tensor]] = []
     for part, tensor in tensors:
-        parameter = None if part.format in KINDS else nn.Parameter(tensor, requires_grad=False)
+        parameter = None if part.is_packed else nn.Parameter(tensor, requires_grad=False)
         for name in part.names:
             if parameter is None:
                 packed.append((name, part, tensor))
@@ -100,7 +100,7 @@ def assemble(cls: Any, config: Any, tensors: PackedTensors, folder: Path | None 
 
 def share_left(layout: Layout) -> float:
     """The share of bytes that are not packed, from 0 to 1. Norms and biases alone stay below a hundredth."""
-    left = sum(part.num_bytes for part in layout.parts if part.format not in KINDS)
+    left = sum(part.num_bytes for part in layout.parts if not part.is_packed)
     return left / max(layout.num_bytes, 1)
 
 

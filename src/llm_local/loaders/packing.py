@@ -51,9 +51,14 @@ class Part:
     shape: tuple[int, ...]
 
     @property
+    def is_packed(self) -> bool:
+        """True at 8 or 4 bits."""
+        return self.format in KINDS
+
+    @property
     def num_bytes(self) -> int:
         """Its size, without the gap to the next one."""
-        if self.format in KINDS:
+        if self.is_packed:
             return packed_bytes(self.format, *self.shape)
         return math.prod(self.shape) * self.dtype.itemsize
 
@@ -186,7 +191,7 @@ def _pieces(part: Part) -> Iterator[tuple[int, int]]:
 
 def _packed(part: Part, rows: torch.Tensor) -> torch.Tensor:
     """The bytes of some rows as they are stored."""
-    if part.format not in KINDS:
+    if not part.is_packed:
         if rows.is_floating_point() and not bool(torch.isfinite(rows).all()):
             raise BadWeights(part.names[0])
         return rows.to(part.dtype).contiguous().reshape(-1).view(torch.uint8)

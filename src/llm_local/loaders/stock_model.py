@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from llm_local.kernels.stock import StockEmbedding, StockInt4Linear, StockInt8Linear, quantize_rows
-from llm_local.loaders.packing import KINDS, BadWeights, Part, plan
+from llm_local.loaders.packing import BadWeights, Part, plan
 from llm_local.specs import PackedBits
 
 __all__ = ["use_stock_layers"]
@@ -28,7 +28,7 @@ def use_stock_layers(
         tensor = source.rows(0, part.shape[0] if part.shape else 1)
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise BadWeights(part.names[0])
-        if part.format in KINDS:
+        if part.is_packed:
             _replace(model, part, tensor)
             release(tensor)
         else:
