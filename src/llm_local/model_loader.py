@@ -22,6 +22,7 @@ from llm_local.loaders.configuration import (
     generation_defaults,
     read_config,
 )
+from llm_local.loaders.first_import import first_import
 from llm_local.loaders.safetensors import read_weights
 from llm_local.logs import adopt_library_logs
 from llm_local.specs import ModelInfo, ModelSpec, PackedBits
@@ -122,14 +123,16 @@ def load_tokenizer_and_model(
     check_layers(config, len(weights.tensors))
 
     # Late: torch takes a second to import, and a wrong folder or a damaged file is known by now.
-    from llm_local.loaders.devices import place
+    with first_import("torch"):
+        from llm_local.loaders.devices import place
 
     placement = place(spec, weights)
     report = on_progress or (lambda event: None)
     report(Progress("loading", 0, weights.num_bytes, spec.ref))
 
     # Later still: transformers takes two seconds, and a model that does not fit is refused by now.
-    from llm_local.loaders.causal_lm import Checkpoint, load_tokenizer, make_config
+    with first_import("transformers.modeling_utils"):
+        from llm_local.loaders.causal_lm import Checkpoint, load_tokenizer, make_config
 
     adopt_library_logs()
     trust = spec.trust_remote_code
