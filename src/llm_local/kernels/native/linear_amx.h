@@ -33,7 +33,6 @@ struct AmxWeights {
 template <int kKind>
 static void unpack_for_amx(const uint8_t* block, int groups, AmxWeights& to) {
   for (int group = 0; group < groups; group += 2, block += block_bytes(kKind)) {
-    for (int at = 0; at < block_bytes(kKind); at += 64) __builtin_prefetch(block + kPrefetchBytes + at);
     for (int g = 0; g < 2; ++g) {
       const uint8_t* const from = block + g * group_bytes(kKind);
       uint8_t* const lines = to.lines[group + g];
@@ -106,7 +105,12 @@ static void amx_strip(const LlmLinear& linear, int64_t strip, const Activations&
   for (int64_t block = 0; block < blocks; block += kAmxGroups / 2) {
     const int groups = 2 * at_most(blocks - block, kAmxGroups / 2);
     unpack_for_amx<kKind>(packed + block * block_bytes(kKind), groups, weights);
-    for (int32_t token = 0; token < count; token += kTileTokens) {
+    // What is unpacked next (this strip goes on, or the next one begins) comes in while this is multiplied.
+    const int64_t bytes = groups / 2 * block_bytes(kKind);
+    const uint8_t* next = packed + block * block_bytes(kKind) + bytes;
+    const int64_t share = bytes / parts_of(count, kTileTokens) + 64;
+    for (int32_t token = 0; token < count; token += kTileTokens, next += share) {
+      for (int64_t at = 0; at < share; at += 64) __builtin_prefetch(next + at, 0, 2);
       const QuantTile tile = quant_tile(x, (first + token) / kTileTokens);
       configure_int8(tiles, tile.tokens);
       for (int group = 0; group < groups; group += kAmxPhase) {

@@ -37,7 +37,9 @@ static void multiply(const uint8_t* block, int64_t blocks, QuantTile x, bool res
     for (int v = 0; v < kVectors; ++v) sums[t][v] = resume ? load<Floats>(&out[t][v * kLanes]) : splat(0.0f);
   }
   for (; blocks > 0; --blocks, block += block_bytes(kStored)) {
-    for (int at = 0; at < block_bytes(kStored); at += 64) __builtin_prefetch(block + kPrefetchBytes + at);
+    if (!kWide) {
+      for (int at = 0; at < block_bytes(kStored); at += 64) __builtin_prefetch(block + kPrefetchBytes + at);
+    }
     for (int g = 0; g < 2; ++g, x = x.from(1, 0)) {
       typename D::Sum dots[kTokens][kVectors];
       for (int t = 0; t < kTokens; ++t) {
