@@ -94,18 +94,23 @@ static void soften(const AttentionShape& shape, float* scores, int count, int64_
     memset(scores, 0, count * sizeof(float));
     return;
   }
-  Floats most = splat(-INFINITY), sum = splat(0.0f);
-  for (int k = 0; k < count; k += kLanes) {
-    const Floats x = load<Floats>(scores + k);
-    most = x > most ? x : most;
+  // Two chains each, so that one's latency hides the other's; which is whose does not depend on where the row begins.
+  Floats most[2] = {splat(-INFINITY), splat(-INFINITY)}, sums[2] = {};
+  for (int k = 0; k < count; k += 2 * kLanes) {
+    for (int c = 0; c < 2; ++c) {
+      const Floats x = load<Floats>(scores + k + c * kLanes);
+      most[c] = x > most[c] ? x : most[c];
+    }
   }
-  *largest = largest_lane(most);
-  for (int k = 0; k < count; k += kLanes) {
-    const Floats weight = exp(load<Floats>(scores + k) - splat(*largest));
-    store(scores + k, weight);
-    sum += weight;
+  *largest = largest_lane(most[0] > most[1] ? most[0] : most[1]);
+  for (int k = 0; k < count; k += 2 * kLanes) {
+    for (int c = 0; c < 2; ++c) {
+      const Floats weight = exp(load<Floats>(scores + k + c * kLanes) - splat(*largest));
+      store(scores + k + c * kLanes, weight);
+      sums[c] += weight;
+    }
   }
-  *total = sum_lanes(sum);
+  *total = sum_lanes(sums[0] + sums[1]);
 }
 
 // The partial result of all rows for the keys of one block. Some key of the block is visible to some row.
@@ -114,34 +119,35 @@ static void attend_block(const AttentionShape& shape, const QueryTile& tile, int
                          const AttentionBuffers& buffers, const Partial& out) {
   const int rows = tile.tokens * shape.group();
   const int64_t dim = shape.head_dim, padded = shape.padded_dim(), start = block * kBlockKeys;
-  const auto within = [&](int64_t key) { return key < start ? 0 : key > start + kBlockKeys ? kBlockKeys : key - start; };
+  const auto within = [&](int64_t key) {
+    return key < start ? 0 : key > start + kBlockKeys ? kBlockKeys : key - start;
+  };
   const int first = static_cast<int>(within(tile.first_key(shape))), last = static_cast<int>(within(tile.end_key()));
   const int begin = first / kTileKeys * kTileKeys, end = (last + kTileKeys - 1) / kTileKeys * kTileKeys;
   const int64_t at = (tile.kv_head * tile.kv.capacity + start - tile.kv.start) * dim;
-  const auto range = [&](int key, auto&& body) {
-    body(key > first ? 0 : first - key, last - key < kTileKeys ? last - key : kTileKeys);
+  const Element* const keys = static_cast<const Element*>(tile.kv.keys) + at;
+  const Element* const values = static_cast<const Element*>(tile.kv.values) + at;
+  const auto ahead = [&](const Element* from) {
+    return Ahead{reinterpret_cast<const char*>(from), kTileKeys * dim * static_cast<int64_t>(sizeof(Element))};
   };
   for (int key = begin; key < end; key += kTileKeys) {
-    range(key, [&](int from, int to) {
-      transpose_keys(static_cast<const Element*>(tile.kv.keys) + at + key * dim, shape.head_dim, from, to,
-                     buffers.keys);
-    });
+    const int from = first > key ? first - key : 0, to = last - key < kTileKeys ? last - key : kTileKeys;
+    const int next = key + kTileKeys;
+    transpose_keys(keys + key * dim, shape.head_dim, from, to, buffers.keys);
     product<false>(rows, {buffers.queries, dim}, {buffers.keys, kTileKeys}, {buffers.scores + key, kBlockKeys}, dim,
-                   kTileKeys);
+                   kTileKeys, ahead(next < end ? keys + next * dim : values + begin * dim));
   }
   for (int row = 0; row < rows; ++row) {
-    const int64_t position = tile.position + row / shape.group();
-    soften(shape, buffers.scores + row * kBlockKeys + begin, end - begin,
-           shape.first_visible(position) - start - begin, position + 1 - start - begin, out.largest + row,
-           out.total + row);
+    const int64_t position = tile.position + row / shape.group(), zero = start + begin;
+    soften(shape, buffers.scores + row * kBlockKeys + begin, end - begin, shape.first_visible(position) - zero,
+           position + 1 - zero, out.largest + row, out.total + row);
   }
   for (int key = begin; key < end; key += kTileKeys) {
-    range(key, [&](int from, int to) {
-      widen_values(static_cast<const Element*>(tile.kv.values) + at + key * dim, shape.head_dim, from, to,
-                   buffers.values, padded);
-      const Matrix weights{buffers.scores + key + from, kBlockKeys}, values{buffers.values + from * padded, padded};
-      (key == begin ? product<false> : product<true>)(rows, weights, values, {out.sums, padded}, to - from, padded);
-    });
+    const int from = first > key ? first - key : 0, to = last - key < kTileKeys ? last - key : kTileKeys;
+    widen_values(values + key * dim, shape.head_dim, from, to, buffers.values, padded);
+    (key == begin ? product<false> : product<true>)(
+        rows, {buffers.scores + key + from, kBlockKeys}, {buffers.values + from * padded, padded}, {out.sums, padded},
+        to - from, padded, ahead(values + (key + kTileKeys) * dim));
   }
 }
 

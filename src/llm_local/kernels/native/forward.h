@@ -23,7 +23,8 @@ struct ForwardBuffers {
 
 class Forward {
  public:
-  Forward(const LlmModel& model, const LlmBatch& batch, int threads) : model_(model), batch_(batch), threads_(threads) {}
+  Forward(const LlmModel& model, const LlmBatch& batch, int threads)
+      : model_(model), batch_(batch), threads_(threads) {}
 
   // Lays the buffers out; with NULL it only counts. Returns the bytes.
   size_t lay_out(uint8_t* memory);
