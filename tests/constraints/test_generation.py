@@ -49,7 +49,7 @@ def options(constraint, *, seed=None, max_new_tokens=300, **more):
     )
 
 
-@pytest.mark.parametrize("seed", [None, 1, 2, 3])
+@pytest.mark.parametrize("seed", [None, 1])
 @pytest.mark.parametrize(
     ("constraint", "keeps"),
     [
@@ -122,7 +122,8 @@ def test_preemption_does_not_replay_a_mask(loaded, generator, monkeypatch):
     alone = [generator.generate_chat(ASK, one) for one in wanted]
     assert not preempted
     tight = TextGenerator(
-        loaded, engine_options=EngineOptions(prefix_cache=False, speculation="off", kv_cache_bytes=TIGHT_BYTES)
+        loaded,
+        engine_options=EngineOptions(prefix_cache=False, speculation="off", kv_cache_bytes=TIGHT_BYTES),
     )
     streams = [tight.stream(tight.prepare_chat(ASK, one)) for one in wanted]
     assert [fold(stream).text for stream in streams] == [one.text for one in alone]

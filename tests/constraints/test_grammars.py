@@ -96,6 +96,13 @@ def test_both_grammar_syntaxes_are_kept_named_or_found_out(kind: str, text: str)
         )
 
 
+def test_escapes_of_gbnf_are_characters() -> None:
+    grammar = r'root ::= "\u00e9\x41\u0022\\u0041\U0001F642\n" [\u0042-\u0043\u00e8]'
+    for seed in range(6):
+        reply = bytes_model().reply(Constraint("gbnf", grammar), seed)
+        assert re.fullmatch('éA"\\\\u0041🙂\n[BCè]', reply.text)
+
+
 def test_a_recursive_grammar_balances() -> None:
     for seed in range(20):
         reply = bytes_model().reply(Constraint("gbnf", 'root ::= "(" root? ")" | "[" root? "]"'), seed)
@@ -131,6 +138,7 @@ def test_a_schema_inside_a_grammar_is_checked_and_narrowed_like_any() -> None:
         ("gbnf", 'other ::= "a"', "root"),
         ("gbnf", 'root ::= "open', "GBNF"),
         ("gbnf", 'root ::= "a"{20000}', "10000"),
+        ("gbnf", r'root ::= "\ud800"', "ud800"),
         ("grammar", "what is this?", "GBNF"),
         ("lark", "start: start", "satisfied"),
     ],

@@ -18,6 +18,7 @@ __all__ = ["to_grammar"]
 
 MAX_GBNF_RULES: Final = 500  # the converter's time grows with their square
 MAX_GBNF_CHARS: Final = 64 * 1024
+_ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.)", re.DOTALL)
 _META: Final = re.compile(r"[\\.+*?()|\[\]{}^$#&~/-]")
 
 
@@ -69,7 +70,7 @@ def _from_gbnf(text: str) -> str:
             "Lark grammars may be larger.",
         )
     try:
-        return gbnf_to_lark(text)
+        return gbnf_to_lark(_ESCAPE.sub(_plain, text))
     except RecursionError:
         raise
     except Exception as error:  # the converter raises bare exceptions, too
@@ -78,3 +79,14 @@ def _from_gbnf(text: str) -> str:
             f"The GBNF grammar cannot be read: {reason}.",
             "It needs a rule root ::= ..., Lark a rule start: ...",
         ) from None
+
+
+def _plain(escape: re.Match[str]) -> str:
+    """The converter mangles `\\u00e9`: characters above ASCII are written as they are, ASCII as `\\x41`."""
+    digits = escape[1] or escape[2]
+    if digits is None:
+        return escape[0]
+    code = int(digits, 16)
+    if code > 0x10FFFF or 0xD800 <= code < 0xE000:
+        raise refusal(f"The grammar has the escape {escape[0]}, which is no character.")
+    return chr(code) if code > 0x7F else f"\\x{code:02x}"
