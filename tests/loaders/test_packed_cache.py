@@ -124,7 +124,7 @@ def test_two_equal_changes_and_swapped_pages_are_found(tmp_path: Path) -> None:
     numbers = torch.arange(64.0 * 1024)
     path = tmp_path / "big"
     with open(path, "w+b") as file:
-        packed_file.write_packed(file, layout, lambda write: write(0, numbers.view(torch.uint8)))
+        packed_file.write_packed(file, "k", layout, lambda write: write(0, numbers.view(torch.uint8)))
     data = bytearray(path.read_bytes())
     begin = len(data) - layout.num_bytes
     data[begin : begin + 8192], data[begin + 8192 : begin + 16384] = (
@@ -133,13 +133,19 @@ def test_two_equal_changes_and_swapped_pages_are_found(tmp_path: Path) -> None:
     )
     path.write_bytes(data)
     with open(path, "rb") as file, pytest.raises(DamagedPack, match="w was changed"):
-        open_packed(file)
+        open_packed(file, "k")
 
 
 def test_a_foreign_file_under_the_name_is_made_anew(cache: PackedCache, stored: Path) -> None:
     stored.write_bytes(b"\x89PNG" * 5000)
     assert cache.find("k") is None
     assert cache.find("another key") is None
+
+
+def test_the_pack_of_another_model_is_not_believed(cache: PackedCache, stored: Path) -> None:
+    shutil.copy(stored, stored.with_name("other.pack"))
+    assert cache.find("other") is None
+    assert cache.find("k") is not None
 
 
 def test_an_interrupted_build_leaves_a_part_that_the_next_one_removes(

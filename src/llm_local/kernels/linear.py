@@ -7,8 +7,8 @@
 All compute on the CPU. What is not one of these in a quantized model (norms, biases, routers) is float32, and so are
 its activations; its keys and values are bfloat16: `kv_dtype`.
 
-A packed module's `weight` is a tensor on the meta device: it has the shape and the number format that code around a
-linear layer looks at, and no numbers, so that nobody multiplies with packed bytes by mistake.
+A packed module's `weight` has the shape and the number format that code around a linear layer looks at, and no numbers
+(`facts.WeightFacts`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from llm_local.errors import EngineError
+from llm_local.kernels.facts import WeightFacts
 from llm_local.kernels.layout import LlmLinear, LlmWeightKind
 from llm_local.kernels.library import Native, native, status
 
@@ -94,9 +95,9 @@ class PackedLinear(_StructuredLinear):
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     @property
-    def weight(self) -> torch.Tensor:
+    def weight(self) -> WeightFacts:
         """Shape and number format, without the numbers."""
-        return torch.empty(self.rows, self.cols, device="meta")
+        return WeightFacts(torch.Size((self.rows, self.cols)))
 
     @property
     def num_weights(self) -> int:
@@ -120,9 +121,9 @@ class PackedEmbedding(nn.Module):
         self.register_buffer("packed", packed, persistent=False)
 
     @property
-    def weight(self) -> torch.Tensor:
+    def weight(self) -> WeightFacts:
         """Shape and number format, without the numbers."""
-        return torch.empty(self.rows, self.cols, device="meta")
+        return WeightFacts(torch.Size((self.rows, self.cols)))
 
     @property
     def num_weights(self) -> int:

@@ -11,6 +11,8 @@ from typing import Final
 import torch
 from torch import nn
 
+from llm_local.kernels.facts import WeightFacts
+
 __all__ = ["StockEmbedding", "StockInt4Linear", "StockInt8Linear", "quantize_rows"]
 
 _GROUP: Final = 32
@@ -45,9 +47,9 @@ class _StockLinear(nn.Module):
         )
 
     @property
-    def weight(self) -> torch.Tensor:
+    def weight(self) -> WeightFacts:
         """Shape and number format, without the numbers."""
-        return torch.empty(self.out_features, self.in_features, device="meta")
+        return WeightFacts(torch.Size((self.out_features, self.in_features)))
 
     def _finish(self, product: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         y = product if self.bias is None else product + self.bias
@@ -120,9 +122,9 @@ class StockEmbedding(nn.Module):
         self.register_buffer("scales", packed[1], persistent=False)
 
     @property
-    def weight(self) -> torch.Tensor:
+    def weight(self) -> WeightFacts:
         """Shape and number format, without the numbers."""
-        return torch.empty(self.num_embeddings, self.embedding_dim, device="meta")
+        return WeightFacts(torch.Size((self.num_embeddings, self.embedding_dim)))
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
         """`[...]` ids to `[..., embedding_dim]`."""

@@ -72,7 +72,7 @@ class PackedCache:
                 fcntl.flock(
                     file, fcntl.LOCK_SH | fcntl.LOCK_NB
                 )  # lasts as long as the mapping, which keeps the file
-                found = open_packed(file)
+                found = open_packed(file, key)
         except OSError:  # not there, or about to be deleted
             return None
         except DamagedPack as error:
@@ -117,7 +117,7 @@ class PackedCache:
             self._make_room(parts.num_bytes)
             with open(part, "w+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                write_packed(file, parts, fill)
+                write_packed(file, key, parts, fill)
                 part.replace(self._path(key))
         except OSError as error:
             raise CacheUnusable(f"{error.strerror or error} ({self._folder})") from error

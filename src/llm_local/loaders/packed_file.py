@@ -3,7 +3,7 @@
     8 bytes   b"llmpack" and the version of this format
     8 bytes   length N of the header, little endian
     16 bytes  digest of the header (blake2b)
-    N bytes   JSON: [{"names", "format", "shape", "digest"}], one object for each tensor
+    N bytes   JSON: {"key": whose tensors these are, "tensors": [{"names", "format", "shape", "digest"}]}
     …         from the next multiple of 4,096: the tensors, each at a multiple of 64 bytes, padded with zeros
 
 The header is written last, so a file without one is not finished.
@@ -74,13 +74,13 @@ def in_memory(layout: Layout, fill: Callable[[Write], None]) -> PackedTensors:
     return PackedTensors(layout, storage)
 
 
-def write_packed(file: BinaryIO, layout: Layout, fill: Callable[[Write], None]) -> None:
+def write_packed(file: BinaryIO, key: str, layout: Layout, fill: Callable[[Write], None]) -> None:
     """Make a packed file of an empty one: room for all first, then the tensors, then the header.
 
     Raises:
         OSError: the disk is full or refuses; nothing was packed when it is known to be too small.
     """
-    begin = _data_begin(len(_header(layout, [bytes(_DIGEST_BYTES)] * len(layout.parts))))
+    begin = _data_begin(len(_header(key, layout, [bytes(_DIGEST_BYTES)] * len(layout.parts))))
     size = begin + layout.num_bytes
     _reserve(file.fileno(), size)
 
@@ -89,12 +89,12 @@ def write_packed(file: BinaryIO, layout: Layout, fill: Callable[[Write], None]) 
 
     fill(write)
     storage = _mapped(file.fileno(), size)[begin:]
-    header = _header(layout, [_digest(one) for one in _padded_parts(layout, storage)])
+    header = _header(key, layout, [_digest(one) for one in _padded_parts(layout, storage)])
     digest = hashlib.blake2b(header, digest_size=16).digest()
     _write_all(file.fileno(), memoryview(_PREFIX.pack(_MAGIC, len(header), digest) + header), 0)
 
 
-def open_packed(file: BinaryIO) -> PackedTensors:
+def open_packed(file: BinaryIO, key: str) -> PackedTensors:
     """Map a packed file, every byte of which is checked. Changes to the tensors stay in this process.
 
     Raises:
@@ -112,7 +112,10 @@ def open_packed(file: BinaryIO) -> PackedTensors:
     header = os.pread(file.fileno(), length, _PREFIX.size)
     if hashlib.blake2b(header, digest_size=16).digest() != digest:
         raise DamagedPack("its header was changed")
-    entries = json.loads(header)  # as this program wrote it, by its digest
+    found = json.loads(header)  # as this program wrote it, by its digest
+    if found["key"] != key:
+        raise DamagedPack("it is another model's")
+    entries = found["tensors"]
     layout = Layout(tuple(Part(tuple(one["names"]), one["format"], tuple(one["shape"])) for one in entries))
     begin = _data_begin(length)
     if size != begin + layout.num_bytes:
@@ -124,12 +127,12 @@ def open_packed(file: BinaryIO) -> PackedTensors:
     return PackedTensors(layout, storage)
 
 
-def _header(layout: Layout, digests: list[bytes]) -> bytes:
+def _header(key: str, layout: Layout, digests: list[bytes]) -> bytes:
     entries: list[dict[str, Any]] = [
         {"names": part.names, "format": part.format, "shape": part.shape, "digest": digest.hex()}
         for part, digest in zip(layout.parts, digests, strict=True)
     ]
-    return json.dumps(entries).encode()
+    return json.dumps({"key": key, "tensors": entries}).encode()
 
 
 def _digest(stored: torch.Tensor) -> bytes:
