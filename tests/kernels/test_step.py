@@ -5,18 +5,21 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from kernel_matrices import matrix
 from kernel_stores import Store, segments_of
 from llm_local.engine.families import FAMILIES
 from llm_local.engine.kv_cache import KVLayout, kv_layout
 from llm_local.engine.native_model import NativeModel
 from llm_local.errors import EngineError
-from llm_local.kernels.layout import LlmBatch
+from llm_local.kernels.layout import LlmBatch, LlmWeightKind
 from llm_local.kernels.library import Native
+from llm_local.kernels.linear import PackedEmbedding, PackedLinear
 from tiny_models import ARCHITECTURES, random_prompt, tiny_model, tiny_variant
 
 TINY = sorted(FAMILIES.keys() & ARCHITECTURES.keys())
@@ -29,9 +32,10 @@ CAPACITY = 320
 class Decoder:
     """A tiny model on the native step, one variant."""
 
-    def __init__(self, library: Native, model: Any) -> None:
+    def __init__(self, library: Native, model: Any, stored: torch.dtype | None = None) -> None:
         self.library = library
-        self.layout: KVLayout = kv_layout(model)
+        layout = kv_layout(model)
+        self.layout: KVLayout = replace(layout, dtype=stored or layout.dtype)
         self.native = NativeModel(model, self.layout, library)
         self.native.reach(CAPACITY)
         self.scratch = library.new_scratch()
@@ -113,6 +117,54 @@ def test_bfloat16_weights_agree_with_transformers_in_bfloat16_steps(kernels: Nat
     logits = decoder.run([decoder.new_sequence()], [0], [PROMPTS[1]])
     with torch.inference_mode():
         reference = exact(torch.tensor([PROMPTS[1]])).logits[0]
+    assert (logits - reference).square().mean() <= (0.03 * reference.std()) ** 2
+
+
+def quantized_model(library: Native, kinds: tuple[LlmWeightKind, LlmWeightKind]) -> torch.nn.Module:
+    """A tiny Qwen2 whose matrices are packed, the values in the second kind, table and head in 8 bits."""
+    model = tiny_variant("qwen2")
+    for name, module in list(model.named_modules()):
+        if isinstance(module, torch.nn.Linear):
+            kind = LlmWeightKind.Q8 if name == "lm_head" else kinds[name.endswith("v_proj")]
+            packed = matrix(library, kind, module.weight)
+            model.set_submodule(name, PackedLinear(kind, packed.memory, *module.weight.shape, module.bias))
+    table = model.model.embed_tokens.weight
+    packed = matrix(library, LlmWeightKind.Q8, table)
+    model.model.embed_tokens = PackedEmbedding(packed.memory, *table.shape)
+    return model
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        (LlmWeightKind.Q8, LlmWeightKind.Q8),
+        (LlmWeightKind.Q4, LlmWeightKind.Q4),
+        (LlmWeightKind.Q4, LlmWeightKind.Q8),
+    ],
+    ids=["8 bits", "4 bits", "mixed"],
+)
+def test_quantized_weights_keep_the_same_bits_in_any_company(
+    kernels: Native, kinds: tuple[LlmWeightKind, LlmWeightKind]
+) -> None:
+    model = quantized_model(kernels, kinds)
+    decoder = Decoder(kernels, model)
+    assert decoder.layout.dtype == torch.bfloat16
+    whole = decoder.run([decoder.new_sequence()], [0], [PROMPTS[0]], threads=1)
+    first, second = decoder.new_sequence(), decoder.new_sequence()
+    decoder.run([first], [0], [PROMPTS[0][:130]], kept=[])
+    mixed = decoder.run([second, first], [0, 130], [PROMPTS[1], PROMPTS[0][130:289]], kept=[195])
+    last = decoder.run([first], [289], [PROMPTS[0][289:]])
+    assert torch.equal(mixed[0], whole[288])
+    assert torch.equal(last[0], whole[289])
+
+
+def test_a_quantized_step_agrees_with_its_linears_under_transformers(kernels: Native) -> None:
+    """The same weights and number formats; what differs is rounding, which now and then moves an input by a step."""
+    model = quantized_model(kernels, (LlmWeightKind.Q4, LlmWeightKind.Q8))
+    decoder = Decoder(kernels, model, stored=torch.float32)
+    logits = decoder.run([decoder.new_sequence()], [0], [PROMPTS[0]])
+    with torch.inference_mode():
+        reference = model(torch.tensor([PROMPTS[0]])).logits[0]
     assert (logits - reference).square().mean() <= (0.03 * reference.std()) ** 2
 
 
