@@ -134,7 +134,17 @@ def test_good_stops() -> None:
 
 @pytest.mark.parametrize(
     "bias",
-    [{-1: 1.0}, {"5": 1.0}, {True: 1.0}, {1: 101}, {1: math.nan}, {1: "x"}, dict.fromkeys(range(1025), 0.0)],
+    [
+        None,
+        [(1, 1.0)],
+        {-1: 1.0},
+        {"5": 1.0},
+        {True: 1.0},
+        {1: 101},
+        {1: math.nan},
+        {1: "x"},
+        dict.fromkeys(range(1025), 0.0),
+    ],
 )
 def test_bad_logit_bias(bias: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:

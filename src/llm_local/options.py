@@ -260,6 +260,8 @@ def _check_stop(stop: tuple[str, ...]) -> None:
 
 
 def _check_logit_bias(logit_bias: Mapping[int, float]) -> None:
+    if not isinstance(logit_bias, Mapping):
+        raise InvalidRequest("logit_bias must map token ids to numbers.", param="logit_bias")
     if len(logit_bias) > MAX_LOGIT_BIAS_ENTRIES:
         raise InvalidRequest(
             f"logit_bias has {len(logit_bias)} entries, at most {MAX_LOGIT_BIAS_ENTRIES} allowed.",
