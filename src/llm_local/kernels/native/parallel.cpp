@@ -1,10 +1,13 @@
 #include "parallel.h"
 
+#include <pthread.h>
+
+#include <algorithm>
 #include <condition_variable>
 #include <mutex>
 #include <new>
+#include <system_error>
 #include <thread>
-#include <vector>
 
 #include "abi.h"
 
@@ -54,19 +57,13 @@ class Pool {
  public:
   void run(int threads, void (*body)(void*, Member&), void* context) {
     std::lock_guard<std::mutex> one_region(region_);
-    Team team(threads);
+    Team team(1 + grow(threads - 1));
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      while (static_cast<int>(workers_.size()) < threads - 1) {
-        const int index = static_cast<int>(workers_.size()) + 1;
-        workers_.emplace_back([this, index, seen = generation_] { work(index, seen); });
-        workers_.back().detach();  // they live as long as the process
-      }
       team_ = &team;
       body_ = body;
       context_ = context;
-      wanted_ = threads - 1;
-      running_ = wanted_;
+      wanted_ = running_ = team.count() - 1;
       ++generation_;
     }
     wake_.notify_all();
@@ -77,6 +74,18 @@ class Pool {
   }
 
  private:
+  // How many workers there are for `wanted`: fewer where the system gives no more threads.
+  int grow(int wanted) {
+    try {
+      while (workers_ < wanted) {
+        std::thread([this, index = workers_ + 1, seen = generation_] { work(index, seen); }).detach();
+        ++workers_;  // it lives as long as the process
+      }
+    } catch (const std::system_error&) {
+    }
+    return std::min(wanted, workers_);
+  }
+
   void work(int index, uint64_t seen) {
     for (;;) {
       Team* team;
@@ -100,18 +109,24 @@ class Pool {
 
   std::mutex region_, mutex_;
   std::condition_variable wake_, done_;
-  std::vector<std::thread> workers_;
   uint64_t generation_ = 0;
-  int wanted_ = 0, running_ = 0;
+  int workers_ = 0, wanted_ = 0, running_ = 0;
   Team* team_ = nullptr;
   void (*body_)(void*, Member&) = nullptr;
   void* context_ = nullptr;
 };
 
-Pool& pool() {
-  static Pool* const one = new Pool;  // never destroyed: its threads may outlive main
-  return *one;
+// Never destroyed: its threads may outlive main.
+std::atomic<Pool*> pool{new Pool};
+
+// A fork has one thread: neither the pool's nor the OpenMP runtime's others are there any more, and whoever waited for
+// them would wait forever. It starts again with a pool of its own.
+void after_fork() {
+  gomp_parallel = nullptr;
+  pool.store(new Pool, std::memory_order_release);
 }
+
+[[maybe_unused]] const int watched = pthread_atfork(nullptr, nullptr, after_fork);
 
 }  // namespace
 
@@ -145,7 +160,7 @@ void parallel(int threads, void (*run)(void*, Member&), void* context) {
     Region region{run, context, {}, {}};
     gomp_parallel(gomp_member, &region, static_cast<unsigned>(threads), 0);
   } else {
-    pool().run(threads, run, context);
+    pool.load(std::memory_order_acquire)->run(threads, run, context);
   }
 }
 
