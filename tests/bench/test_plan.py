@@ -5,21 +5,27 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from llm_local.bench.decode import DecodeScenario
-from llm_local.bench.driving import Subject
 from llm_local.bench.machine import Machine, peak_rss_bytes, this_machine
-from llm_local.bench.plan import Plan, open_shape, prepare
+from llm_local.bench.peers.opening import PeerName, Peers
+from llm_local.bench.plan import SCENARIOS, Plan, prepare
+from llm_local.bench.race import Case, Race
 from llm_local.bench.report import BenchReport
+from llm_local.bench.runners import EngineRunner
 from llm_local.bench.scenario import Round, Summary
+from llm_local.bench.subjects import Subject, open_shape
 from llm_local.errors import InvalidRequest
 from llm_local.specs import EngineOptions, ModelInfo, ModelSpec
 
 INFO = ModelInfo("tiny", "", "Tiny", 1000, 2000, "float32", "cpu", 100, 50, False)
-SMALL = ["bench", "--shape", "starter", "--rounds", "1", "--prompt-tokens", "40", "--new-tokens", "3"]
+TINY = ["bench", "--shape", "starter", "--rounds", "1", "--kernels", "off"]
+SMALL = [*TINY, "--context", "40", "--new-tokens", "3"]
+LLAMA = Peers((PeerName("llama.cpp"),), sys.executable)
+TRANSFORMERS = Peers((PeerName("transformers"),), sys.executable)
 
 
 def bench(*words: str, before: str = "") -> subprocess.CompletedProcess[str]:
@@ -35,12 +41,21 @@ def bench(*words: str, before: str = "") -> subprocess.CompletedProcess[str]:
     ("wrong", "param"),
     [
         ({"rounds": 0}, "rounds"),
-        ({"prompt_tokens": -1}, "prompt_tokens"),
+        ({"context": (-1,)}, "context"),
         ({"new_tokens": 0}, "new_tokens"),
-        ({"sequences": (1, 0)}, "sequences"),
+        ({"scenario": "batch", "streams": (1, 0)}, "streams"),
         ({"scenario": "nothing"}, "scenario"),
-        ({"scenario": "prefix", "sequences": (1,)}, "sequences"),
-        ({"scenario": "stall", "against": "transformers"}, "against"),
+        ({"scenario": "arrivals", "rate": 0.0}, "rate"),
+        ({"scenario": "arrivals", "requests": 0}, "requests"),
+        ({"scenario": "decode", "streams": (1,)}, "streams"),
+        ({"scenario": "prefix", "streams": (1,)}, "streams"),
+        ({"scenario": "prefix", "context": (1, 2)}, "context"),
+        ({"scenario": "prefill", "new_tokens": 4}, "new_tokens"),
+        ({"scenario": "startup", "context": (4,)}, "context"),
+        ({"scenario": "decode", "rate": 2.0}, "rate"),
+        ({"scenario": "stall", "peers": TRANSFORMERS}, "against"),
+        ({"scenario": "startup", "peers": TRANSFORMERS}, "against"),
+        ({"scenario": "arrivals", "peers": LLAMA}, "against"),
     ],
 )
 def test_impossible_plans_name_the_field(wrong: dict, param: str) -> None:
@@ -54,11 +69,19 @@ def test_impossible_plans_name_the_field(wrong: dict, param: str) -> None:
     [
         ["--shape", "gpt-9"],
         ["--shape", "starter", "--model", "starter"],
-        ["--sequences", "1,x"],
-        ["--sequences", ""],
+        ["batch", "--streams", "1,x"],
+        ["batch", "--streams", ""],
+        ["batch", "--streams", "0"],
         ["--rounds", "0"],
-        ["--against", "llama.cpp"],
-        ["--scenario", "prefix", "--sequences", "2"],
+        ["--threads", "0"],
+        ["--quant", "int3"],
+        ["--kernels", "fast"],
+        ["--against", "vllm"],
+        ["--against", "llama.cpp:Q4"],
+        ["arrivals", "--rate", "0"],
+        ["arrivals", "--rate", "-1"],
+        ["prefix", "--streams", "2"],
+        ["serve"],
     ],
 )
 def test_mistakes_are_one_line_and_exit_2_before_torch(words: list[str]) -> None:
@@ -69,33 +92,78 @@ def test_mistakes_are_one_line_and_exit_2_before_torch(words: list[str]) -> None
     assert done.stderr.count("\n") == 1
 
 
-def test_decode_against_transformers_from_the_command_line() -> None:
-    done = bench(*SMALL, "--sequences", "2,1", "--against", "transformers", "--json")
+def test_batch_against_transformers_from_the_command_line() -> None:
+    done = bench(*SMALL, "batch", "--streams", "2,1", "--against", "transformers", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert [(one["what"], one["figures"]["sequences"]) for one in report["rounds"]] == [
+    assert set(report) == {
+        "scenario", "settings", "model", "runs_as", "machine", "peers", "versions", "rounds", "summary",
+        "peak_rss_bytes", "verdict", "interrupted",
+    }  # fmt: skip
+    assert [(one["what"], one["figures"]["streams"]) for one in report["rounds"]] == [
         ("llm-local", 1), ("transformers", 1), ("llm-local", 2), ("transformers", 2),
     ]  # fmt: skip
     assert all(one["figures"]["decode_tokens_per_s"] > 0 for one in report["rounds"])
-    assert report["summary"][0]["decode_ratio"] > 0
+    assert all(one["read_bytes_per_s"] > 0 for one in report["rounds"])
+    assert all(one["figures"]["peak_rss_bytes"] > report["model"]["weight_bytes"] for one in report["rounds"])
+    assert report["summary"][1]["ratio"] > 0
     assert report["settings"] == {
-        "sequences": [1, 2], "prompt_tokens": 40, "new_tokens": 3, "rounds": 1, "against": "transformers",
+        "streams": [1, 2], "context": [40], "new_tokens": 3, "rounds": 1, "against": ["transformers"],
     }  # fmt: skip
+    assert report["peers"]["transformers"]["weight_bytes"] == report["model"]["weight_bytes"]
     assert report["model"]["num_parameters"] > 1e6
-    assert report["peak_rss_bytes"] > report["model"]["weight_bytes"]
+    assert report["runs_as"]
     assert report["interrupted"] is False
+
+
+def test_threads_and_kernels_reach_what_is_measured() -> None:
+    done = bench(*SMALL, "--threads", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["machine"]["num_threads"] == 1
+    assert "native" not in report["runs_as"]
+
+
+def test_startup_starts_the_one_shot_script() -> None:
+    done = bench(*TINY, "startup", "--json")
+    assert done.returncode == 0, done.stderr
+    (one,) = json.loads(done.stdout)["rounds"]
+    figures = one["figures"]
+    parts = figures["imports_s"] + figures["load_s"] + figures["prefill_s"]
+    assert figures["first_token_s"] == pytest.approx(parts)
+    assert min(figures["imports_s"], figures["load_s"], figures["prefill_s"]) > 0
+    assert figures["prompt_tokens"] > 1
+
+
+def test_arrivals_from_the_command_line() -> None:
+    done = bench(*SMALL, "arrivals", "--requests", "3", "--rate", "50")
+    assert done.returncode == 0, done.stderr
+    assert "arrivals: rate 50.0, requests 3, context 40, new_tokens 3, rounds 1" in done.stdout
+    assert "With 50 requests/s arriving" in done.stdout
+
+
+def test_a_prompt_beyond_the_window_is_refused_before_anything_runs() -> None:
+    done = bench(*TINY, "prefill", "--context", "40,100000")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "100000 tokens" in done.stderr
+
+
+def test_every_scenario_says_what_it_is_for() -> None:
+    help_text = " ".join(bench("bench", "--help").stdout.split())
+    assert all(f"{name}: {takes.help}" in help_text for name, takes in SCENARIOS.items())
 
 
 def measure(plan: Plan) -> tuple[list[Round], Summary]:
     """A scenario on random weights of the starter's shape, in this process."""
     spec = ModelSpec("starter", dtype="float32", device="cpu")
-    scenario = prepare(plan, open_shape("starter", spec, EngineOptions()))
-    rounds = list(scenario.rounds())
-    return rounds, scenario.summarize(rounds)
+    with ExitStack() as cleanup:
+        scenario = prepare(plan, open_shape("starter", spec, EngineOptions(kernels="off")), cleanup)
+        rounds = list(scenario.rounds())
+        return rounds, scenario.summarize(rounds)
 
 
 def test_the_prefix_cache_is_measured_at_work() -> None:
-    rounds, summary = measure(Plan("prefix", prompt_tokens=40, new_tokens=3, rounds=2))
+    rounds, summary = measure(Plan("prefix", context=(40,), new_tokens=3, rounds=2))
     for cached, uncached in (rounds[:2], rounds[2:]):
         # all of the first turn but its last token, which was sampled and never read
         assert cached.figures["cached_tokens"] == 40 + 3 - 1
@@ -104,7 +172,7 @@ def test_the_prefix_cache_is_measured_at_work() -> None:
 
 
 def test_a_long_prompt_is_read_beside_a_stream() -> None:
-    rounds, summary = measure(Plan("stall", prompt_tokens=1100, new_tokens=3, rounds=1))
+    rounds, summary = measure(Plan("stall", context=(1100,), new_tokens=3, rounds=1))
     # a token of the stream in each of the steps that read 1100 tokens in chunks of at most 512
     assert [one.figures["num_gaps"] for one in rounds] == [3, 3]
     assert summary.verdict.startswith("While 1100 tokens were read for somebody else")
@@ -112,13 +180,13 @@ def test_a_long_prompt_is_read_beside_a_stream() -> None:
 
 def test_ctrl_c_leaves_what_was_measured() -> None:
     broken = (
-        "from llm_local.bench import decode\nwhole = decode.DecodeScenario.rounds\n"
+        "from llm_local.bench import race\nwhole = race.Race.rounds\n"
         "def rounds(self):\n"
         "    if self.rounds_wanted == 1:\n        yield next(whole(self))\n"
         "    raise KeyboardInterrupt\n"
-        "decode.DecodeScenario.rounds = rounds"
+        "race.Race.rounds = rounds"
     )
-    done = bench(*SMALL, "--sequences", "1,2", "--json", before=broken)
+    done = bench(*SMALL, "batch", "--streams", "1,2", "--json", before=broken)
     assert done.returncode == 130
     assert done.stderr.splitlines()[-1] == "interrupted"
     report = json.loads(done.stdout)
@@ -130,21 +198,44 @@ def test_ctrl_c_leaves_what_was_measured() -> None:
 
 def test_the_table_has_machine_noise_and_verdict() -> None:
     machine = Machine("Some CPU", 4, 8 << 30, "Linux x86_64", 0.25, 2.0)
-    figures = {"sequences": 1, "decode_tokens_per_s": 1234.5, "prefill_tokens_per_s": 99.0, "ttft_p50_s": 0.5,
-               "ttft_p95_s": 0.5, "itl_p50_s": None, "itl_p95_s": None, "kv_bytes": 2_000_000}  # fmt: skip
-    scenario = DecodeScenario(Subject(None, INFO, EngineOptions()), None, (1,), 8, 4, 2, lambda: 0.0)  # type: ignore[arg-type]
-    rounds = [Round(index, "llm-local", figures, 5e9 + index * 1e9) for index in (0, 1)]
+    figures = {"streams": 1, "context": 8, "decode_tokens_per_s": 1234.5, "prefill_tokens_per_s": 99.0,
+               "ttft_p50_s": 0.5, "ttft_p95_s": 0.5, "itl_p50_s": None, "itl_p95_s": None, "memory_share": 0.823,
+               "peak_rss_bytes": 2_500_000_000}  # fmt: skip
+    theirs = {**figures, "decode_tokens_per_s": 1000.0}
+    engine = EngineRunner(None, {})  # type: ignore[arg-type]
+    facts = {
+        "weight_bytes": 350_000_000,
+        "version": "v7",
+        "system": "CPU : AVX2 = 1 | AMX_INT8 = 0 | F16C = 1",
+    }
+    scenario = Race(
+        subject=Subject(None, INFO, EngineOptions(), {}), rounds_wanted=2, probe=lambda: 0.0, runs_as="native step",
+        runners=(engine, EngineRunner(None, facts, name="llama.cpp Q4_0")),  # type: ignore[arg-type]
+        cases=(Case(1, 8),), new_tokens=4,
+    )  # fmt: skip
+    rounds = [
+        Round(index, what, found, 5e9 + index * 1e9)
+        for index in (0, 1)
+        for what, found in (("llm-local", figures), ("llama.cpp Q4_0", theirs))
+    ]
     report = BenchReport("decode", scenario, rounds, INFO, machine, {"torch": "2"}, 4, 3 * 10**9, True)
     lines = report.text().splitlines()
-    assert lines[0] == "model: tiny (Tiny, 1,000 parameters, 0.00 GB), float32 on cpu"
+    assert lines[0] == "model: tiny (Tiny, 1,000 parameters, 0.00 GB), float32 on cpu, native step"
     assert "Some CPU, cores 4, threads 4" in lines[1]
-    assert lines[2] == "decode: sequences 1, prompt_tokens 8, new_tokens 4, rounds 2"
-    title, row = lines[4:6]
-    assert len(title) == len(row)
-    assert row.split() == ["1", "llm-local", "1,234.5", "99", "500", "500", "-", "-", "2.0"]
-    assert lines[7] == "copy probe: 5.0 to 6.0 GB/s; peak memory of the process: 3.00 GB"
-    assert lines[8] == "llm-local decodes 1234.5 tokens/s with 1 sequence."
-    assert lines[9].startswith("Broken off")
+    assert lines[2] == "llama.cpp Q4_0: 0.35 GB, v7, AVX2 F16C"
+    assert lines[3] == "decode: streams 1, context 8, new_tokens 4, rounds 2, against llama.cpp Q4_0"
+    title, row, other = lines[5:8]
+    assert len(title) == len(row) == len(other)
+    assert row.split() == ["1", "8", "llm-local", "1,234.5", "0", "-", "-", "99", "82", "2.50", "-"]
+    assert other.split()[-1] == "1.23"
+    assert lines[9] == (
+        "reading memory: 5.0 to 6.0 GB/s; peak memory of this process: 3.00 GB, 3,000 MB over the weights"
+    )
+    assert lines[10] == (
+        "With 8 tokens of context llm-local decodes 1,234.5 tokens/s: 1.23 times as fast as llama.cpp Q4_0; "
+        "82 % of what the memory allows."
+    )
+    assert lines[11].startswith("Broken off")
 
 
 def test_a_busy_machine_is_called_busy() -> None:

@@ -4,114 +4,76 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
 
 from llm_local.bench.figures import TokenTimes
-from llm_local.engine.protocol import Engine, SequenceReport, TokenRequest, TokenStep
-from llm_local.errors import ContextLengthExceeded
+from llm_local.engine.protocol import Engine, EngineStep, SequenceReport, TokenRequest, TokenStep
 from llm_local.options import GenerationOptions
-from llm_local.specs import EngineOptions, ModelInfo
 
-__all__ = ["Clock", "Peer", "Run", "Subject", "drive", "greedy_request", "random_prompt"]
+__all__ = ["Clock", "Run", "drive", "greedy_request", "random_prompt"]
 
 Clock = Callable[[], float]
 
 
-class Peer(Protocol):
-    """What the engine is compared with: a batch of prompts of one length in, the greedy tokens out."""
-
-    def generate(
-        self, prompts: Sequence[Sequence[int]], num_new: int, on_token: Callable[[], None]
-    ) -> list[list[int]]:
-        """`num_new` tokens after each prompt; `on_token` is called when all sequences have one more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A model to be measured, and how engines over it are made. `model` is transformers'."""
-
-    model: Any
-    info: ModelInfo
-    options: EngineOptions
-
-    def make_engine(self, *, prefix_cache: bool) -> Engine:
-        """A fresh engine with the memory the product would give it."""
-        # Late: these import torch, and the flags are judged without it.
-        from llm_local.engine.factory import make_engine
-        from llm_local.loaders.devices import available_bytes
-
-        limit = self.options.kv_cache_bytes or available_bytes(self.info.device) // 2
-        return make_engine(
-            self.model,
-            context_length=self.info.context_length,
-            kv_limit_bytes=limit,
-            prefix_cache_bytes=limit // 2 if prefix_cache else 0,
-        )
-
-    def num_threads(self) -> int:
-        """How many CPU threads a forward pass of it uses."""
-        # Late: it imports torch.
-        from llm_local.engine.threads import threads_for
-
-        return threads_for(self.model)
-
-    def require_room(self, prompt_tokens: int, new_tokens: int) -> None:
-        """Check that a sequence fits the window, before anything is measured.
-
-        Raises:
-            ContextLengthExceeded: it does not.
-        """
-        if prompt_tokens + new_tokens > self.info.context_length:
-            raise ContextLengthExceeded(
-                prompt_tokens=prompt_tokens, reserve=new_tokens, context_length=self.info.context_length
-            )
-
-
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came of prompts that ran together, in their order. `kv_bytes` is the most that keys and values took."""
+    """What came of prompts, in their order. `kv_bytes` is the most that keys and values took, `waiting` the longest
+    line of those that a step had left waiting."""
 
     times: TokenTimes
     token_ids: tuple[tuple[int, ...], ...]
     reports: tuple[SequenceReport, ...]
     kv_bytes: int
+    waiting: int
 
 
-def drive(engine: Engine, requests: Sequence[TokenRequest], clock: Clock = time.perf_counter) -> Run:
-    """Submit all requests at once and step the engine until the last is done. All tokens of a step come at once.
+@dataclass(slots=True)
+class _Noted:
+    """One sequence so far."""
+
+    tokens_s: list[float] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    report: SequenceReport | None = None
+
+
+def drive(
+    engine: Engine,
+    requests: Sequence[TokenRequest],
+    clock: Clock = time.perf_counter,
+    arrivals_s: Sequence[float] = (),
+    sleep: Callable[[float], None] = time.sleep,
+) -> Run:
+    """Step the engine until every request is done. All tokens of a step come at once.
+
+    `arrivals_s`: seconds from the start at which each request arrives, rising; without them, all do at once. One that
+    arrives during a step waits for its end, and its time counts from its arrival.
 
     Raises:
         LocalLLMError: a sequence was refused, or failed.
     """
-    moments: dict[str, list[float]] = {request.sequence_id: [] for request in requests}
-    token_ids: dict[str, list[int]] = {request.sequence_id: [] for request in requests}
-    reports: dict[str, SequenceReport] = {}
-    kv_bytes = 0
-    submitted_s = clock()
-    for request in requests:
-        engine.submit(request)
-    while engine.has_work():
-        steps = engine.step()
-        now = clock()
-        for step in steps:
-            if not isinstance(step, TokenStep):
-                continue
-            if step.error is not None:
-                raise step.error
-            if step.token_id is not None:
-                moments[step.sequence_id].append(now)
-                token_ids[step.sequence_id].append(step.token_id)
-            if step.report is not None:
-                reports[step.sequence_id] = step.report
-        kv_bytes = max(kv_bytes, engine.stats()["kv_used_bytes"])
-    order = [request.sequence_id for request in requests]
+    noted = {request.sequence_id: _Noted() for request in requests}
+    kv_bytes = waiting = 0
+    began_s = now = clock()
+    offsets = arrivals_s or [0.0] * len(requests)
+    due = deque((began_s + offset, one) for offset, one in zip(offsets, requests, strict=True))
+    submitted_s = tuple(moment for moment, _ in due)
+    while due or engine.has_work():
+        if due and due[0][0] > now and not engine.has_work():
+            now = _wait_until(due[0][0], clock, sleep)
+        while due and due[0][0] <= now:
+            engine.submit(due.popleft()[1])
+        now = _note(engine.step(), clock, noted)
+        stats = engine.stats()
+        kv_bytes, waiting = max(kv_bytes, stats["kv_used_bytes"]), max(waiting, stats["waiting"])
+    done = [noted[request.sequence_id] for request in requests]
     return Run(
-        TokenTimes(submitted_s, tuple(tuple(moments[one]) for one in order)),
-        tuple(tuple(token_ids[one]) for one in order),
-        tuple(reports[one] for one in order),
+        TokenTimes(submitted_s, tuple(tuple(one.tokens_s) for one in done)),
+        tuple(tuple(one.token_ids) for one in done),
+        tuple(one.report for one in done if one.report is not None),
         kv_bytes,
+        waiting,
     )
 
 
@@ -125,3 +87,26 @@ def random_prompt(length: int, vocab_size: int, seed: str) -> tuple[int, ...]:
     """`length` token ids, always the same for a seed."""
     draw = random.Random(seed)  # noqa: S311  (nothing is kept secret)
     return tuple(draw.randrange(vocab_size) for _ in range(length))
+
+
+def _wait_until(moment: float, clock: Clock, sleep: Callable[[float], None]) -> float:
+    """Sleeps may end early, so the clock decides; the moment at which it is over."""
+    while (now := clock()) < moment:
+        sleep(moment - now)
+    return now
+
+
+def _note(steps: Sequence[EngineStep], clock: Clock, noted: dict[str, _Noted]) -> float:
+    """Write down what a step brought; the moment at which it did."""
+    now = clock()
+    for step in steps:
+        if not isinstance(step, TokenStep):
+            continue
+        if step.error is not None:
+            raise step.error
+        if step.token_id is not None:
+            noted[step.sequence_id].tokens_s.append(now)
+            noted[step.sequence_id].token_ids.append(step.token_id)
+        if step.report is not None:
+            noted[step.sequence_id].report = step.report
+    return now

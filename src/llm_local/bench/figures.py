@@ -8,24 +8,34 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-__all__ = ["DecodeFigures", "TokenTimes", "decode_figures", "gaps", "median_of", "percentile", "ratio"]
+__all__ = [
+    "DecodeFigures",
+    "TokenTimes",
+    "decode_figures",
+    "gaps",
+    "median_of",
+    "memory_share",
+    "percentile",
+    "ratio",
+    "spread_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class TokenTimes:
-    """When each token of each sequence came, for sequences submitted together."""
+    """When each sequence was submitted, and when each of its tokens came."""
 
-    submitted_s: float
+    submitted_s: tuple[float, ...]
     tokens_s: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeFigures:
-    """How fast sequences that were submitted together went. None: there was nothing to measure it by.
+    """How fast sequences went. None: there was nothing to measure it by.
 
     - `decode_tokens_per_s`: of all sequences together, from when the last one has its first token until the first
       one has its last, so that no prompt is read meanwhile.
-    - `prefill_tokens_per_s`: all prompts, from submission until the last sequence has its first token.
+    - `prefill_tokens_per_s`: all prompts, from the first submission until the last sequence has its first token.
     - `ttft_*`: from submission to a sequence's first token; `itl_*`: between two tokens of a sequence. Seconds.
     """
 
@@ -42,11 +52,11 @@ def decode_figures(times: TokenTimes, prompt_tokens: int) -> DecodeFigures:
     first = [tokens[0] for tokens in times.tokens_s]
     start, end = max(first), min(tokens[-1] for tokens in times.tokens_s)
     num_decoded = sum(start < moment <= end for tokens in times.tokens_s for moment in tokens)
-    ttft = [moment - times.submitted_s for moment in first]
+    ttft = [moment - submitted for moment, submitted in zip(first, times.submitted_s, strict=True)]
     between = [gap for tokens in times.tokens_s for gap in gaps(tokens)]
     return DecodeFigures(
         decode_tokens_per_s=ratio(num_decoded, end - start) if end > start else None,
-        prefill_tokens_per_s=ratio(prompt_tokens, start - times.submitted_s),
+        prefill_tokens_per_s=ratio(prompt_tokens, start - min(times.submitted_s)),
         ttft_p50_s=percentile(ttft, 50),
         ttft_p95_s=percentile(ttft, 95),
         itl_p50_s=percentile(between, 50) if between else None,
@@ -71,6 +81,17 @@ def median_of(values: Iterable[float | None]) -> float | None:
     """The median of those that were measured; None when none was."""
     known = [value for value in values if value is not None]
     return median(known) if known else None
+
+
+def spread_of(values: Iterable[float | None]) -> float | None:
+    """How far apart the lowest and the highest are, as a share of the median; None for fewer than two."""
+    known = [value for value in values if value is not None]
+    return (max(known) - min(known)) / median(known) if len(known) > 1 else None
+
+
+def memory_share(bytes_per_step: float, steps_per_s: float, read_bytes_per_s: float) -> float:
+    """How much of what memory can deliver was used (the roofline of decoding): 1 where nothing else took time."""
+    return bytes_per_step * steps_per_s / read_bytes_per_s
 
 
 def ratio(one: float | None, other: float | None) -> float | None:

@@ -6,21 +6,18 @@ import os
 import platform
 import resource
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Final
 
 import psutil  # type: ignore[import-untyped]
 
-__all__ = ["BUSY_PERCENT", "Machine", "copy_bytes_per_s", "peak_rss_bytes", "this_machine"]
+from llm_local.bench.peers.process import HelperProcess, own_environment
+
+__all__ = ["BUSY_PERCENT", "Machine", "ReadProbe", "peak_rss_bytes", "this_machine"]
 
 BUSY_PERCENT: Final = 15.0
 _LOOK_S: Final = 0.5
-_PROBE_BYTES: Final = 64 << 20
-_PROBE_COPIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +49,36 @@ def this_machine() -> Machine:
     )
 
 
-def copy_bytes_per_s(clock: Callable[[], float] = time.perf_counter) -> float:
-    """How fast one thread copies a large buffer, the median of a few times: decoding waits for memory most of all.
+class ReadProbe:
+    """How fast `num_threads` threads read memory just now. A round in which it is slower was disturbed."""
 
-    A round in which this is slower than in others was disturbed.
+    def __init__(self, num_threads: int) -> None:
+        self._num_threads = num_threads
+        self._process = HelperProcess(sys.executable, "llm_local.bench.peers.bandwidth", own_environment())
+
+    def bytes_per_s(self) -> float:
+        """Measure for a fraction of a second."""
+        return float(self._process.ask(threads=self._num_threads)["bytes_per_s"])
+
+    def close(self) -> None:
+        """End its process."""
+        self._process.close()
+
+
+def peak_rss_bytes(pid: int | None = None) -> int:
+    """The most memory that a process (this one by default) has held so far, mapped files that it read included.
+
+    Where the system keeps no such record of other processes, what it holds now.
     """
-    source = memoryview(bytearray(_PROBE_BYTES))
-    target = memoryview(bytearray(_PROBE_BYTES))
-    seconds = []
-    for _ in range(_PROBE_COPIES):
-        began = clock()
-        target[:] = source
-        seconds.append(clock() - began)
-    return _PROBE_BYTES / median(seconds)
-
-
-def peak_rss_bytes() -> int:
-    """The most memory this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    try:
+        lines = Path(f"/proc/{pid or 'self'}/status").read_text().splitlines()
+    except OSError:  # not Linux
+        if pid is None:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            return peak if sys.platform == "darwin" else peak * 1024
+        return int(psutil.Process(pid).memory_info().rss)
+    # Not ru_maxrss: a child inherits its parent's.
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def _cpu_name(cpuinfo: Path) -> str:

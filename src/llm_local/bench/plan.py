@@ -1,150 +1,186 @@
-"""From what was asked for to a scenario that can be measured: the model, its engines, and the peer."""
+"""From what was asked for to a scenario that can be measured: what each takes, its engines, and its peers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from llm_local.bench.decode import DecodeScenario
-from llm_local.bench.driving import Peer, Subject
-from llm_local.bench.machine import copy_bytes_per_s
+from llm_local.bench.arrivals import ArrivalsScenario
+from llm_local.bench.machine import ReadProbe
+from llm_local.bench.peers.files import model_folder
+from llm_local.bench.peers.opening import PeerName, Peers
 from llm_local.bench.prefix import PrefixScenario
+from llm_local.bench.race import Case, Race
+from llm_local.bench.runners import EngineRunner
 from llm_local.bench.scenario import Scenario
 from llm_local.bench.stall import StallScenario
+from llm_local.bench.startup import Start, StartupScenario, one_shot_starter
+from llm_local.bench.subjects import Subject
 from llm_local.errors import InvalidRequest
-from llm_local.events import Progress
-from llm_local.loaders.configuration import read_config
-from llm_local.loaders.published_shapes import PUBLISHED_SHAPES
-from llm_local.model_loader import load_tokenizer_and_model, resolve_model
 from llm_local.options import Bound
-from llm_local.specs import EngineOptions, ModelSpec
-from llm_local.store.names import STARTER
 
-__all__ = ["SCENARIOS", "SHAPES", "Plan", "open_shape", "open_weights", "prepare"]
+__all__ = ["SCENARIOS", "Plan", "Takes", "prepare"]
 
-SHAPES: Final = (*PUBLISHED_SHAPES, STARTER)
 _COUNT: Final = Bound(1, 1_000_000, integer=True)
+_RATE: Final = Bound(0.001, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
-class _Defaults:
-    prompt_tokens: int
-    new_tokens: int
+class Takes:
+    """What a scenario takes where nothing else is said; what is empty or None has no place with it."""
 
+    help: str
+    context: tuple[int, ...] = ()
+    new_tokens: int | None = None
+    streams: tuple[int, ...] = ()
+    requests: int | None = None
+    rate: float | None = None
+    against: tuple[str, ...] = ()
+
+
+_ALL: Final = ("transformers", "llama.cpp")
 
 SCENARIOS: Final = {
-    "decode": _Defaults(prompt_tokens=128, new_tokens=64),
-    "prefix": _Defaults(prompt_tokens=2048, new_tokens=16),
-    "stall": _Defaults(prompt_tokens=8192, new_tokens=32),
+    "decode": Takes("one stream", (128,), 64, against=_ALL),
+    "prefill": Takes("reading one prompt", (256,), against=_ALL),
+    "batch": Takes("streams side by side", (128,), 64, (1, 4, 8, 16), against=_ALL),
+    "startup": Takes("from starting the one-shot script to its first token", against=("llama.cpp",)),
+    "prefix": Takes("the second turn of a conversation, with the prefix cache and without", (2048,), 16),
+    "stall": Takes("a running stream while a long prompt is read", (8192,), 32),
+    "arrivals": Takes("requests that come at random moments", (128,), 32, requests=16, rate=1.0),
 }
-"""What each scenario takes where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure, checked. `prompt_tokens` and `new_tokens` of None mean the scenario's own.
+    """What to measure, checked. What is empty or None means the scenario's own.
 
     Raises:
         InvalidRequest: a number out of its bound, or a flag that the scenario has no use for.
     """
 
     scenario: str = "decode"
-    prompt_tokens: int | None = None
+    context: tuple[int, ...] = ()
     new_tokens: int | None = None
-    sequences: tuple[int, ...] = ()
+    streams: tuple[int, ...] = ()
+    requests: int | None = None
+    rate: float | None = None
     rounds: int = 3
-    against: str = ""
+    peers: Peers = field(default_factory=lambda: Peers((), ""))
 
     def __post_init__(self) -> None:
-        for name in ("prompt_tokens", "new_tokens", "rounds"):
-            value = getattr(self, name)
-            if value is not None:
-                _COUNT.check(name, value)
-        for value in self.sequences:
-            _COUNT.check("sequences", value)
         if self.scenario not in SCENARIOS:
-            raise InvalidRequest(f"There is no scenario {self.scenario!r}.", param="scenario")
-        for name in ("sequences", "against"):
-            if self.scenario != "decode" and getattr(self, name):
-                raise InvalidRequest(
-                    f"--{name} has no place with --scenario {self.scenario}.",
-                    "It belongs to the scenario decode.",
-                    param=name,
-                )
+            raise InvalidRequest(
+                f"There is no scenario {self.scenario!r}.",
+                f"They are: {', '.join(SCENARIOS)}.",
+                param="scenario",
+            )
+        takes = SCENARIOS[self.scenario]
+        for name in ("context", "new_tokens", "streams", "requests", "rounds"):
+            value = getattr(self, name)
+            for one in value if isinstance(value, tuple) else [value]:
+                if one is not None:
+                    _COUNT.check(name, one)
+        if self.rate is not None:
+            _RATE.check("rate", self.rate)
+        for name in ("context", "new_tokens", "streams", "requests", "rate"):
+            if getattr(self, name) and not getattr(takes, name):
+                self._refuse(name)
+        for peer in self.peers.names:
+            if peer.program not in takes.against:
+                self._refuse("against", f" {peer.program}")
+        if len(self.context) > 1 and self.scenario not in ("decode", "prefill", "batch"):
+            raise InvalidRequest(f"The scenario {self.scenario} takes one --context.", param="context")
+
+    def value(self, name: str) -> Any:
+        """What was asked for, or what the scenario takes."""
+        return getattr(self, name) or getattr(SCENARIOS[self.scenario], name)
+
+    def _refuse(self, name: str, value: str = "") -> None:
+        takers = [one for one, takes in SCENARIOS.items() if getattr(takes, name)]
+        raise InvalidRequest(
+            f"--{name.replace('_', '-')}{value} has no place with the scenario {self.scenario}.",
+            f"It belongs to {', '.join(takers)}.",
+            param=name,
+        )
 
 
-def open_shape(name: str, spec: ModelSpec, options: EngineOptions) -> Subject:
-    """A model of a published shape with random weights; `spec` says its number format and device.
+def prepare(
+    plan: Plan, subject: Subject, cleanup: ExitStack, on_round: Callable[[], None] = lambda: None
+) -> Scenario:
+    """The scenario of `plan` over `subject`; `cleanup` ends what it starts. `on_round` comes before each measurement.
 
     Raises:
-        InvalidRequest, InsufficientMemory: see `loaders.random_weights.random_model`.
+        LocalLLMError: a peer cannot be opened, or the machine has no room.
     """
-    # Late: it imports torch, and the flags are judged by now.
-    from llm_local.loaders.random_weights import random_model
-
-    if name == STARTER:
-        shape = read_config(resolve_model(ModelSpec(STARTER), explicit=True).path).values
-    else:
-        shape = PUBLISHED_SHAPES[name]
-    model, info = random_model(f"{name} (random weights)", shape, dtype=spec.dtype, device=spec.device)
-    return Subject(model, info, options)
-
-
-def open_weights(
-    spec: ModelSpec,
-    options: EngineOptions,
-    *,
-    explicit: bool,
-    offline: bool,
-    on_progress: Callable[[Progress], None],
-) -> tuple[Subject, tuple[str, ...]]:
-    """A real model, found and loaded as for an answer, and what people should know about that.
-
-    Raises:
-        LocalLLMError: it cannot be found, reached, read or held in memory.
-    """
-    resolved = resolve_model(spec, explicit=explicit, offline=offline, on_progress=on_progress)
-    loaded = load_tokenizer_and_model(resolved.spec, path=resolved.path, on_progress=on_progress)
-    return Subject(loaded.model, loaded.info, options), tuple(
-        filter(None, (resolved.notice, *loaded.notices))
-    )
-
-
-def prepare(plan: Plan, subject: Subject, on_round: Callable[[], None] = lambda: None) -> Scenario:
-    """The scenario of `plan` over `subject`. `on_round` is called before each measurement, as the probe is."""
+    read_probe = ReadProbe(subject.num_threads())
+    cleanup.callback(read_probe.close)
 
     def probe() -> float:
         on_round()
-        return copy_bytes_per_s()
+        return read_probe.bytes_per_s()
 
-    defaults = SCENARIOS[plan.scenario]
-    prompt_tokens, new_tokens = (
-        plan.prompt_tokens or defaults.prompt_tokens,
-        plan.new_tokens or defaults.new_tokens,
-    )
-    peer = _peer(subject) if plan.against else None  # before the engine, which changes the model's attention
+    head: dict[str, Any] = {"subject": subject, "rounds_wanted": plan.rounds, "probe": probe}
+    if plan.scenario == "startup":
+        return _startup(plan, subject, head)
+    if plan.value("streams") or plan.scenario in ("decode", "prefill"):
+        return _race(plan, subject, cleanup, head)
+    context, new_tokens = plan.value("context")[0], plan.value("new_tokens")
     engine = subject.make_engine(prefix_cache=False)
+    head["runs_as"] = engine.description
     if plan.scenario == "prefix":
         cached = subject.make_engine(prefix_cache=True)
-        return PrefixScenario(subject, cached, engine, prompt_tokens, new_tokens, plan.rounds, probe)
+        return PrefixScenario(
+            **head, cached=cached, uncached=engine, history_tokens=context, reply_tokens=new_tokens
+        )
     if plan.scenario == "stall":
-        return StallScenario(subject, engine, prompt_tokens, new_tokens, plan.rounds, probe)
-    return DecodeScenario(
-        subject=subject,
+        return StallScenario(**head, engine=engine, prompt_tokens=context, new_tokens=new_tokens)
+    return ArrivalsScenario(
+        **head,
         engine=engine,
-        sequences=plan.sequences or (1, 4, 8, 16),
-        prompt_tokens=prompt_tokens,
+        prompt_tokens=context,
         new_tokens=new_tokens,
-        rounds_wanted=plan.rounds,
-        probe=probe,
-        peer=peer,
-        peer_name=plan.against,
+        num_requests=plan.value("requests"),
+        rate=plan.value("rate"),
     )
 
 
-def _peer(subject: Subject) -> Peer:
-    # Late: it imports torch.
-    from llm_local.engine.reference import GenerateReference
+def _race(plan: Plan, subject: Subject, cleanup: ExitStack, head: dict[str, Any]) -> Race:
+    contexts, streams = plan.value("context"), plan.value("streams") or (1,)
+    new_tokens = plan.value("new_tokens") or 1
+    cases = tuple(Case(count, context) for context in contexts for count in streams)
+    for case in cases:
+        subject.require_room(case.context, new_tokens)
+    others = []
+    for other in plan.peers.open(subject, max(streams), max(contexts) + new_tokens):
+        cleanup.callback(other.close)
+        others.append(other)
+    facts = {"weight_bytes": subject.info.weight_bytes, "kv_bytes_per_token": subject.kv_bytes_per_token()}
+    engine = subject.make_engine(prefix_cache=False)
+    return Race(
+        **head,
+        runs_as=engine.description,
+        runners=(EngineRunner(engine, facts), *others),
+        cases=cases,
+        new_tokens=new_tokens,
+    )
 
-    return GenerateReference(subject.model)
+
+def _startup(plan: Plan, subject: Subject, head: dict[str, Any]) -> StartupScenario:
+    info, facts = subject.info, dict[str, Any]()
+    flags = ["--model", str(model_folder(subject)), "--quant", info.quantization, "--offline"]
+    if info.quantization == "none":
+        flags += ["--dtype", info.dtype]
+
+    def starter(name: PeerName) -> Callable[[int], Start]:
+        def start(prompt_tokens: int) -> Start:
+            found, facts[name.shown(info)] = plan.peers.start(name, subject, prompt_tokens)
+            return found
+
+        return start
+
+    others = {name.shown(info): starter(name) for name in plan.peers.names}
+    ours = one_shot_starter(flags, {"KERNELS": subject.options.kernels})
+    return StartupScenario(**head, start=ours, others=others, facts=facts)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from llm_local.bench.driving import Clock, Subject, drive, greedy_request, random_prompt
+from llm_local.bench.driving import drive, greedy_request
 from llm_local.bench.figures import median_of, ratio
-from llm_local.bench.scenario import Column, Round, Summary
+from llm_local.bench.scenario import Column, Measured, Round, Summary
 from llm_local.engine.protocol import Engine
 
 __all__ = ["WITH_CACHE", "WITHOUT_CACHE", "PrefixScenario"]
@@ -28,18 +27,14 @@ _COLUMNS: Final = {
 }
 
 
-@dataclass(frozen=True)
-class PrefixScenario:
+@dataclass(frozen=True, kw_only=True)
+class PrefixScenario(Measured):
     """Each round: a fresh history of `history_tokens`, a reply, a short question; both engines in turn."""
 
-    subject: Subject
     cached: Engine
     uncached: Engine
     history_tokens: int
     reply_tokens: int
-    rounds_wanted: int
-    probe: Callable[[], float]
-    clock: Clock = time.perf_counter
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -54,11 +49,11 @@ class PrefixScenario:
         """Measure the second turn on the engine with a cache, then on the one without, with the same tokens."""
         self.subject.require_room(self.history_tokens + self.reply_tokens + _QUESTION_TOKENS, 1)
         for engine in (self.cached, self.uncached):
-            drive(engine, [greedy_request("warm", self._tokens(16, "warm"), 2)], self.clock)
+            self.warm(engine)
         for index in range(self.rounds_wanted):
-            history = self._tokens(self.history_tokens, f"history {index}")
+            history = self.tokens(self.history_tokens, f"history {index}")
             turn = drive(self.cached, [greedy_request("first", history, self.reply_tokens)], self.clock)
-            question = self._tokens(_QUESTION_TOKENS, f"question {index}")
+            question = self.tokens(_QUESTION_TOKENS, f"question {index}")
             second = (*history, *turn.token_ids[0], *question)
             yield self._round(index, WITH_CACHE, self.cached, second)
             yield self._round(index, WITHOUT_CACHE, self.uncached, second)
@@ -77,14 +72,11 @@ class PrefixScenario:
         )
         return Summary(_COLUMNS, rows, verdict)
 
-    def _tokens(self, count: int, seed: str) -> tuple[int, ...]:
-        return random_prompt(count, self.subject.info.vocab_size, seed)
-
     def _round(self, index: int, what: str, engine: Engine, prompt: Sequence[int]) -> Round:
         speed = self.probe()
         run = drive(engine, [greedy_request("second", prompt, 1)], self.clock)
         figures = {
-            "ttft_s": run.times.tokens_s[0][0] - run.times.submitted_s,
+            "ttft_s": run.times.tokens_s[0][0] - run.times.submitted_s[0],
             "prompt_tokens": len(prompt),
             "cached_tokens": run.reports[0].usage.cached_tokens,
         }

@@ -47,7 +47,9 @@ class BenchReport:
             "scenario": self.name,
             "settings": dict(self.scenario.settings),
             "model": dataclasses.asdict(self.info),
+            "runs_as": self.scenario.runs_as,
             "machine": {**dataclasses.asdict(self.machine), "num_threads": self.num_threads},
+            "peers": {name: dict(facts) for name, facts in self.scenario.peers.items()},
             "versions": dict(self.versions),
             "rounds": [dataclasses.asdict(one) for one in self.rounds],
             "summary": [dict(row) for row in summary.rows],
@@ -64,9 +66,11 @@ class BenchReport:
         )
         return (
             f"model: {info.ref} ({info.architecture}, {info.num_parameters:,} parameters, "
-            f"{info.weight_bytes / 1e9:.2f} GB), {info.dtype} on {info.device}",
+            f"{info.weight_bytes / 1e9:.2f} GB), {_form(info)} on {info.device}"
+            + (f", {self.scenario.runs_as}" if self.scenario.runs_as else ""),
             f"machine: {machine.cpu}, cores {machine.num_cores}, threads {self.num_threads}, {machine.system}, "
             f"{libraries}, load {machine.load_average:.2f}",
+            *(_peer(name, facts) for name, facts in self.scenario.peers.items()),
             f"{self.name}: {settings}",
         )
 
@@ -74,10 +78,11 @@ class BenchReport:
         """How evenly the machine ran, and what memory it took. Nothing when nothing was measured."""
         if not self.rounds:
             return ()
-        speeds = [one.copy_bytes_per_s / 1e9 for one in self.rounds]
+        speeds = [one.read_bytes_per_s / 1e9 for one in self.rounds]
+        over = (self.peak_rss_bytes - self.info.weight_bytes) / 1e6
         return (
-            f"copy probe: {min(speeds):.1f} to {max(speeds):.1f} GB/s; "
-            f"peak memory of the process: {self.peak_rss_bytes / 1e9:.2f} GB",
+            f"reading memory: {min(speeds):.1f} to {max(speeds):.1f} GB/s; peak memory of this process: "
+            f"{self.peak_rss_bytes / 1e9:.2f} GB, {over:,.0f} MB over the weights",
         )
 
 
@@ -88,6 +93,21 @@ def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in table
     ]
+
+
+def _form(info: ModelInfo) -> str:
+    return info.dtype if info.quantization == "none" else info.quantization
+
+
+def _peer(name: str, facts: Mapping[str, Any]) -> str:
+    """`llama.cpp Q4_0: 0.35 GB, version, what it says of the processor`; only what is switched on."""
+    switches = str(facts.get("system", "")).replace(":", "|").split("|")
+    on = [one.partition("=")[0].strip() for one in switches if one.strip().endswith("= 1")]
+    said = [
+        f"{facts['weight_bytes'] / 1e9:.2f} GB" if "weight_bytes" in facts else "",
+        str(facts.get("version", "")),
+    ]
+    return f"{name}: {', '.join(filter(None, [*said, ' '.join(on)]))}"
 
 
 def _plain(value: Any) -> str:

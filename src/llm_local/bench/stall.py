@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from llm_local.bench.driving import Clock, Subject, drive, greedy_request, random_prompt
+from llm_local.bench.driving import greedy_request
 from llm_local.bench.figures import gaps, median_of, percentile
-from llm_local.bench.scenario import Column, Round, Summary
+from llm_local.bench.scenario import Column, Measured, Round, Summary
 from llm_local.engine.protocol import Engine, TokenStep
 
 __all__ = ["BEFORE", "WHILE", "StallScenario"]
@@ -28,17 +27,13 @@ _FIGURES: Final = {
 }
 
 
-@dataclass(frozen=True)
-class StallScenario:
+@dataclass(frozen=True, kw_only=True)
+class StallScenario(Measured):
     """Each round: a stream decodes `new_tokens`; then a prompt of `prompt_tokens` arrives, and it goes on beside it."""
 
-    subject: Subject
     engine: Engine
     prompt_tokens: int
     new_tokens: int
-    rounds_wanted: int
-    probe: Callable[[], float]
-    clock: Clock = time.perf_counter
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -53,7 +48,7 @@ class StallScenario:
         """Measure the gaps before and while the prompt is read."""
         self.subject.require_room(self.prompt_tokens, 1)
         self.subject.require_room(_STREAM_PROMPT_TOKENS + self.new_tokens, self.prompt_tokens)
-        drive(self.engine, [greedy_request("warm", self._tokens(16, "warm"), 2)], self.clock)
+        self.warm(self.engine)
         for index in range(self.rounds_wanted):
             speed = self.probe()
             before, during, prefill_s = self._measure(index)
@@ -78,16 +73,13 @@ class StallScenario:
         )
         return Summary(columns, rows, verdict)
 
-    def _tokens(self, count: int, seed: str) -> tuple[int, ...]:
-        return random_prompt(count, self.subject.info.vocab_size, seed)
-
     def _measure(self, index: int) -> tuple[list[float], list[float], float]:
         """The stream's gaps before, and while the long prompt is read, and how long that took."""
-        stream = self._tokens(_STREAM_PROMPT_TOKENS, f"stream {index}")
+        stream = self.tokens(_STREAM_PROMPT_TOKENS, f"stream {index}")
         self.engine.submit(greedy_request("stream", stream, self.new_tokens + 1 + self.prompt_tokens))
         before = [self._next("stream")[0] for _ in range(self.new_tokens + 1)]
         arrived_s = self.clock()
-        self.engine.submit(greedy_request("long", self._tokens(self.prompt_tokens, f"long {index}"), 1))
+        self.engine.submit(greedy_request("long", self.tokens(self.prompt_tokens, f"long {index}"), 1))
         during, read = [before[-1]], False
         while not read:
             moment, read = self._next("stream", until="long")

@@ -8,22 +8,24 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, get_args
 
 from llm_local.cli.version import versions
 from llm_local.config import Config, load_config
 from llm_local.errors import InvalidRequest
 from llm_local.logs import configure_logging
 from llm_local.privacy import apply_privacy_defaults
+from llm_local.settings.declarations import SETTINGS
+from llm_local.specs import Kernels
 from llm_local.terminal.flags import add_setting_flags, setting_flags
 from llm_local.terminal.progress import ProgressReporter
 from llm_local.terminal.streams import AnswerWriter, Messages
 
 if TYPE_CHECKING:
-    from llm_local.bench.driving import Subject
     from llm_local.bench.plan import Plan
     from llm_local.bench.report import BenchReport
+    from llm_local.bench.subjects import Subject
 
 __all__ = ["add_flags", "run"]
 
@@ -31,52 +33,59 @@ __all__ = ["add_flags", "run"]
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of the verb."""
     # Late: `--help` of the other verbs does not need the shapes.
-    from llm_local.bench.plan import SCENARIOS, SHAPES
+    from llm_local.bench.plan import SCENARIOS
+    from llm_local.bench.subjects import SHAPES
 
-    add_setting_flags(parser, ("model_id", "device_map", "torch_dtype", "offline"))
+    parser.add_argument(
+        "scenario",
+        nargs="?",
+        choices=tuple(SCENARIOS),
+        default="decode",
+        metavar="SCENARIO",
+        help="; ".join(f"{name}: {takes.help}" for name, takes in SCENARIOS.items()) + ". Default: decode.",
+    )
+    add_setting_flags(parser, ("model_id", "quantization", "device_map", "torch_dtype", "offline"))
     parser.add_argument(
         "--shape",
         choices=SHAPES,
         metavar="SHAPE",
-        help=f"Instead of a model, random weights of a published shape: {', '.join(SHAPES)}. Nothing is downloaded.",
+        help=f"Instead of a model, random weights of a published shape: {', '.join(SHAPES)}. Nothing is "
+        "downloaded, and nothing packed unless --quant is given.",
+    )
+    for name, text in _NUMBERS.items():
+        defaults = (
+            f"{_shown(getattr(takes, name))} ({one})"
+            for one, takes in SCENARIOS.items()
+            if getattr(takes, name)
+        )
+        parser.add_argument(
+            _flag(name), type=_READERS[name], metavar="N", help=f"{text} Default: {', '.join(defaults)}."
+        )
+    parser.add_argument(
+        "--kernels",
+        choices=get_args(Kernels),
+        metavar="KERNELS",
+        help=f"{SETTINGS['kernels'].help} One of {', '.join(get_args(Kernels))}.",
     )
     parser.add_argument(
-        "--scenario",
-        choices=tuple(SCENARIOS),
-        default="decode",
-        metavar="SCENARIO",
-        help="decode: sequences side by side. prefix: the second turn of a conversation, with the prefix cache and "
-        "without. stall: a running stream while a long prompt is read. Default: decode.",
-    )
-    parser.add_argument(
-        "--prompt-tokens",
-        type=_count("--prompt-tokens"),
+        "--threads",
+        type=_count("--threads"),
         metavar="N",
-        help="Length of each prompt (prefix: of the history). Default: "
-        + ", ".join(f"{one.prompt_tokens} ({name})" for name, one in SCENARIOS.items())
-        + ".",
-    )
-    parser.add_argument(
-        "--new-tokens",
-        type=_count("--new-tokens"),
-        metavar="N",
-        help="Tokens that each sequence generates. Default: "
-        + ", ".join(f"{one.new_tokens} ({name})" for name, one in SCENARIOS.items())
-        + ".",
-    )
-    parser.add_argument(
-        "--sequences",
-        type=_counts,
-        default=(),
-        metavar="N,N",
-        help="How many sequences at once, with decode. Default: 1,4,8,16.",
+        help="CPU threads, for us and for the peers; a small model takes one. Default: all cores.",
     )
     parser.add_argument(
         "--against",
-        choices=("transformers",),
-        default="",
+        action="append",
+        default=[],
         metavar="PEER",
-        help="With decode, measure transformers' generate on the same weights in turn.",
+        help="Measure another program on the same prompts in turn: transformers, or llama.cpp in the format nearest to "
+        "ours, or llama.cpp:FORMAT. Can be given several times.",
+    )
+    parser.add_argument(
+        "--peer-python",
+        metavar="PATH",
+        default=os.environ.get("BENCH_PEER_PYTHON") or sys.executable,
+        help="The Python that has llama-cpp-python and gguf. Default: BENCH_PEER_PYTHON, else our own.",
     )
     parser.add_argument(
         "--rounds", type=_count("--rounds"), default=3, metavar="N", help="Repeat everything. Default: 3."
@@ -91,18 +100,17 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
         LocalLLMError: the flags are wrong, or the model cannot be had, or does not fit.
         KeyboardInterrupt: after what was measured is printed.
     """
-    # Late: other verbs do not need it.
-    from llm_local.bench.plan import Plan
-
     if args.shape is not None and args.model_id is not None:
         raise InvalidRequest("--shape and --model exclude each other.", "Drop one of the two.", param="shape")
-    plan = Plan(args.scenario, args.prompt_tokens, args.new_tokens, args.sequences, args.rounds, args.against)
+    plan = _plan(args)
     config = load_config(setting_flags(args))
     for warning in config.warnings:
         messages.note(f"warning: {warning}")
     apply_privacy_defaults(os.environ)
     os.environ.update(config.hub_environment())
     configure_logging(config.log_level, secrets=config.secrets)
+    if args.threads is not None:  # read when torch is imported, which is later
+        os.environ["OMP_NUM_THREADS"] = str(args.threads)
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the report, whatever a library prints
         report = _measure(plan, config, args.shape, messages)
     if report.interrupted and not report.rounds:
@@ -110,6 +118,18 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
     answer.write((json.dumps(report.to_object(), indent=2) if args.json else report.text()) + "\n")
     if report.interrupted:
         raise KeyboardInterrupt
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    # Late: other verbs do not need it.
+    from llm_local.bench.peers.opening import Peers, parse_peer
+    from llm_local.bench.plan import Plan
+
+    peers = Peers(tuple(dict.fromkeys(map(parse_peer, args.against))), args.peer_python)
+    numbers = {name: value for name in _NUMBERS if (value := getattr(args, name)) is not None}
+    plan = Plan(args.scenario, rounds=args.rounds, peers=peers, **numbers)
+    peers.check()
+    return plan
 
 
 def _measure(plan: Plan, config: Config, shape: str | None, messages: Messages) -> BenchReport:
@@ -127,15 +147,20 @@ def _measure(plan: Plan, config: Config, shape: str | None, messages: Messages) 
         )
     subject = _open(config, shape, messages)
     rounds: list[Round] = []
-    scenario = prepare(
-        plan, subject, lambda: messages.status(f"{plan.scenario}: {len(rounds)} measurements done")
-    )
     interrupted = False
-    try:
-        for one in scenario.rounds():
-            rounds.append(one)
-    except KeyboardInterrupt:
-        interrupted = True
+    with contextlib.ExitStack() as cleanup:
+        messages.status(f"{plan.scenario}: getting ready")
+        scenario = prepare(
+            plan,
+            subject,
+            cleanup,
+            lambda: messages.status(f"{plan.scenario}: {len(rounds)} measurements done"),
+        )
+        try:
+            for one in scenario.rounds():
+                rounds.append(one)
+        except KeyboardInterrupt:
+            interrupted = True
     messages.status("")
     return BenchReport(
         name=plan.scenario,
@@ -152,7 +177,7 @@ def _measure(plan: Plan, config: Config, shape: str | None, messages: Messages) 
 
 def _open(config: Config, shape: str | None, messages: Messages) -> Subject:
     # Late: like the plan.
-    from llm_local.bench.plan import open_shape, open_weights
+    from llm_local.bench.subjects import open_shape, open_weights
 
     if shape is not None:
         return open_shape(shape, config.model_spec(), config.engine_options())
@@ -179,6 +204,37 @@ def _count(flag: str) -> Callable[[str], int]:
     return read
 
 
-def _counts(text: str) -> tuple[int, ...]:
-    read = _count("--sequences")
-    return tuple(sorted({read(part.strip()) for part in text.split(",")}))
+def _counts(flag: str) -> Callable[[str], tuple[int, ...]]:
+    read = _count(flag)
+    return lambda text: tuple(sorted({read(part.strip()) for part in text.split(",")}))
+
+
+def _rate(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text) or float(text) == 0:
+        raise InvalidRequest(f"--rate is {text!r}, but must be a number above 0.", param="--rate")
+    return float(text)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
+
+
+_NUMBERS: Final = {
+    "context": "Tokens before the first new one: of each prompt (prefix: of the history). Several, with commas, for "
+    "decode, prefill and batch.",
+    "new_tokens": "Tokens that each sequence generates.",
+    "streams": "How many sequences at once, with commas.",
+    "requests": "How many requests arrive.",
+    "rate": "Requests a second, on average.",
+}
+_READERS: Final[Mapping[str, Callable[[str], object]]] = {
+    "context": _counts("--context"),
+    "new_tokens": _count("--new-tokens"),
+    "streams": _counts("--streams"),
+    "requests": _count("--requests"),
+    "rate": _rate,
+}
