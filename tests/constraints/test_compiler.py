@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 
@@ -107,3 +108,23 @@ def test_other_threads_keep_their_stack_size() -> None:
     before = threading.stack_size()
     assert run_with_deadline(threading.stack_size, 5) in (before, deadline.STACK_BYTES)
     assert threading.stack_size() == before
+
+
+def test_the_threads_of_a_model_end_with_it() -> None:
+    def masking() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name.startswith("mask-")}
+
+    others = masking()
+    compiler = ConstraintCompiler(ByteTokenizer(), 257, [256])
+    mask = compiler.mask(Constraint("regex", "a+"))
+    mask.allowed()
+    mine = masking() - others
+    assert mine
+    del compiler
+    mask.accept(ord("a"))
+    assert mask.allowed()[ord("a")]
+    del mask
+    gc.collect()
+    for thread in mine:
+        thread.join(5)
+        assert not thread.is_alive()

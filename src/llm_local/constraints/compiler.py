@@ -6,7 +6,6 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from llm_local.constraints.grammars import to_grammar
 from llm_local.constraints.json_numbers import NumberLength
 from llm_local.constraints.masks import GrammarMask
 from llm_local.constraints.refusals import first_line, refusal
+from llm_local.constraints.threads import MaskThreads
 from llm_local.constraints.vocabulary import Vocabulary, make_vocabulary
 from llm_local.errors import InvalidRequest
 from llm_local.options import Constraint
@@ -48,7 +48,7 @@ class ConstraintCompiler:
         self._vocabulary: Vocabulary | None = None
         self._lock = threading.Lock()
         self._cache: OrderedDict[Constraint, _Compiled] = OrderedDict()
-        self._executor = ThreadPoolExecutor(min(MASK_THREADS, os.cpu_count() or 1), thread_name_prefix="mask")
+        self._threads = MaskThreads(min(MASK_THREADS, os.cpu_count() or 1))
 
     def mask(self, constraint: Constraint) -> GrammarMask:
         """A fresh mask for one sequence.
@@ -69,7 +69,7 @@ class ConstraintCompiler:
         return GrammarMask(
             compiled.matcher.deep_copy(),
             vocabulary,
-            self._executor,
+            self._threads,
             numbers=NumberLength() if constraint.kind in ("json", "json_schema") else None,
             on_failure=lambda: self._forget(constraint),
         )

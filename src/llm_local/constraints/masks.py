@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
 from typing import cast
 
 import numpy as np
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 
 from llm_local.constraints.json_numbers import NUMERIC, NumberLength
 from llm_local.constraints.refusals import first_line, refusal
+from llm_local.constraints.threads import MaskThreads
 from llm_local.constraints.vocabulary import Vocabulary
 
 __all__ = ["GrammarMask"]
 
 
 class GrammarMask:
-    """Satisfies `engine.protocol.TokenMask`. `accept` starts the next mask on a thread of `executor` and returns.
+    """Satisfies `engine.protocol.TokenMask`. `accept` starts the next mask on another thread and returns.
 
     The library works without the interpreter's lock, so masks are computed while the model's forward pass runs.
     A guess of a draft model needs no mask of its own: the engine samples, then compares, then accepts.
@@ -28,7 +30,7 @@ class GrammarMask:
         self,
         matcher: LLMatcher,
         vocabulary: Vocabulary,
-        executor: Executor,
+        threads: MaskThreads,
         *,
         numbers: NumberLength | None = None,
         on_failure: Callable[[], None] = lambda: None,
@@ -36,10 +38,12 @@ class GrammarMask:
         """`matcher` is at the start of its grammar and this mask's own. `numbers` bounds JSON numbers."""
         self._matcher = matcher
         self._vocabulary = vocabulary
-        self._executor = executor
+        self._threads = threads
         self._numbers = numbers
         self._on_failure = on_failure
-        self._next: Future[NDArray[np.bool_]] = executor.submit(self._compute)
+        self._at_work = threading.Lock()
+        self._next: NDArray[np.bool_] | BaseException
+        self._start(None)
 
     def allowed(self) -> Sequence[bool]:
         """A writable numpy array of booleans `[vocab]`, the caller's to keep.
@@ -47,19 +51,31 @@ class GrammarMask:
         Raises:
             InvalidRequest: following the constraint became too complex, or led where nothing can follow.
         """
-        return cast("Sequence[bool]", self._next.result())
+        with self._at_work:
+            if isinstance(self._next, BaseException):
+                raise self._next
+            return cast("Sequence[bool]", self._next)
 
     def accept(self, token_id: int) -> None:
         """Go on behind `token_id`, one of the allowed."""
-        self._next.result()  # the matcher is used by one thread at a time
         if token_id not in self._vocabulary.end_ids:
-            self._next = self._executor.submit(self._advance, token_id)
+            self._start(token_id)
 
-    def _advance(self, token_id: int) -> NDArray[np.bool_]:
-        self._matcher.consume_token(token_id)
-        if self._numbers is not None:
-            self._numbers.feed(self._vocabulary.tokenizer.decode_bytes([token_id]))
-        return self._compute()
+    def _start(self, token_id: int | None) -> None:
+        self._at_work.acquire()  # given back by the thread that does the work
+        self._threads.run(functools.partial(self._advance, token_id))
+
+    def _advance(self, token_id: int | None) -> None:
+        try:
+            if token_id is not None:
+                self._matcher.consume_token(token_id)
+                if self._numbers is not None:
+                    self._numbers.feed(self._vocabulary.tokenizer.decode_bytes([token_id]))
+            self._next = self._compute()
+        except BaseException as error:  # the library's panics are no Exception
+            self._next = error
+        finally:
+            self._at_work.release()
 
     def _compute(self) -> NDArray[np.bool_]:
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)

@@ -7,9 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from llguidance import LLTokenizer, TokenizerWrapper
-from numpy.typing import NDArray
 
 from llm_local.errors import UnsupportedTask
 
@@ -24,7 +22,7 @@ class Vocabulary:
 
     tokenizer: LLTokenizer
     size: int
-    end_ids: NDArray[np.int64]
+    end_ids: frozenset[int]
 
 
 def make_vocabulary(tokenizer: Any, vocab_size: int, end_token_ids: Collection[int]) -> Vocabulary:
@@ -45,7 +43,7 @@ def make_vocabulary(tokenizer: Any, vocab_size: int, end_token_ids: Collection[i
     )
     for number, read in enumerate(readers):
         try:
-            return Vocabulary(read(), vocab_size, np.array(ends))
+            return Vocabulary(read(), vocab_size, frozenset(ends))
         except (KeyboardInterrupt, SystemExit):
             raise
         except (
