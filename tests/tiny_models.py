@@ -7,6 +7,11 @@ import functools
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from llm_local.engine.families import FAMILIES
+from llm_local.kernels.layout import LlmWeightKind
+from llm_local.kernels.library import native
+from llm_local.kernels.linear import PackedEmbedding, PackedLinear
+
 # Operators this small run slower on two threads than on one.
 torch.set_num_threads(1)
 
@@ -54,10 +59,12 @@ PACKED = {
         "v_head_dim": 12,
         "first_k_dense_replace": 1,
     },
+    "ernie4_5": {},
     "gemma": {"head_dim": 16},
     "gemma2": {**_SLIDING, "head_dim": 16, "attn_logit_softcapping": 5.0, "query_pre_attn_scalar": 16},
     "gemma3_text": {**_SLIDING, "head_dim": 16, "query_pre_attn_scalar": 16},
     "glm": {"head_dim": 16},
+    "glm4": {"head_dim": 16},
     "gpt2": {
         "n_embd": 64,
         "n_layer": 3,
@@ -79,10 +86,13 @@ PACKED = {
         "logits_scaling": 0.5,
     },
     "granitemoe": _EXPERTS,
+    "helium": {"head_dim": 16},
     "llama": {},
+    "ministral": {**_SLIDING, "head_dim": 16},
     "mistral": {"sliding_window": 16},
     "mixtral": _EXPERTS,
     "olmo2": {},
+    "olmo3": _SLIDING,
     "opt": {"ffn_dim": 96, "word_embed_proj_dim": 64, "num_key_value_heads": None},
     "phi": {},
     "phi3": {},
@@ -90,6 +100,7 @@ PACKED = {
     "qwen2_moe": _EXPERTS,
     "qwen3": {"head_dim": 32},
     "qwen3_moe": {**_EXPERTS, "head_dim": 32},
+    "seed_oss": {"head_dim": 16},
     "smollm3": {},
     "starcoder2": {"sliding_window": 16},
 }
@@ -136,6 +147,8 @@ log-probabilities are the model's own.
 
 - **packed**: all sequences share each forward pass, without padding; prompts are read in chunks; the prefix cache and
   speculative decoding work.
+- **native step**: packed, and on a CPU the whole forward pass is one call of the native library (`KERNELS=auto`). Other
+  packed architectures run in transformers over native linear layers and attention, as these do with `KERNELS=linears`.
 - **universal**: one sequence after the other within a step, with the model's own cache. For architectures that are
   more than attention, or whose attention is their own.
 
@@ -152,6 +165,7 @@ turn one text into another, are refused with what they are for.
 def architectures_markdown() -> str:
     """The page that says which architectures are tested and on which path each runs."""
     paths = dict.fromkeys(PACKED, "packed") | dict.fromkeys(UNIVERSAL, "universal")
+    paths |= dict.fromkeys(FAMILIES, "packed, native step")
     return _PAGE + "".join(f"| `{name}` | {path} |\n" for name, path in sorted(paths.items()))
 
 
@@ -170,6 +184,26 @@ def tiny_variant(model_type: str, **changes):
             # matrices wide enough that every token matters, norms and biases near but not at their rest values
             parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim > 1 else 0.1))
     return model.requires_grad_(False)
+
+
+def packed_variant(model_type: str, kind: LlmWeightKind, **changes):
+    """A quantized model: matrices packed as `kind`, embedding and head at 8 bits, the rest in float32."""
+    library = native()
+    model = tiny_variant(model_type, **changes)
+    head = model.get_output_embeddings()
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is torch.nn.Linear or isinstance(child, torch.nn.Embedding):
+                form = kind if child is not head and type(child) is torch.nn.Linear else LlmWeightKind.Q8
+                rows, cols = child.weight.shape
+                packed = torch.empty(library.packed_bytes(form, rows, cols), dtype=torch.uint8)
+                assert library.pack(form, child.weight, packed)
+                if isinstance(child, torch.nn.Embedding):
+                    scale = getattr(child, "scalar_embed_scale", 1.0)
+                    setattr(parent, name, PackedEmbedding(packed, rows, cols, scale=scale))
+                else:
+                    setattr(parent, name, PackedLinear(form, packed, rows, cols, child.bias))
+    return model
 
 
 def tiny_config(model_type: str, **changes):

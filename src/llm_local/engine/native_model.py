@@ -151,7 +151,7 @@ class NativeModel:
             gate=gate,
             up=up,
             down=down,
-            rope=self.rotary.index(attention) if rotates else -1,
+            rope=self.rotary.index(index) if rotates else -1,
             window=layout.windows[index] or 0,
             attention_scale=attention.scaling,
             softcap=(_at(layer, family.softcap) if family.softcap else None) or 0.0,
@@ -259,17 +259,16 @@ class _RotaryTables:
     def __init__(self, decoder: Any, family: Family) -> None:
         self._module = decoder.rotary_emb
         self._interleaved = int(family.rope_interleaved)
-        self._types: list[str | None] = (
-            sorted(set(decoder.config.layer_types)) if family.rope_by_layer_type else [None]
-        )
+        self._layer_types = decoder.config.layer_types if family.rope_by_layer_type else [None]
+        self._types = sorted(set(self._layer_types), key=str)
         self._tables: list[torch.Tensor] = []
         self._num_positions = 0
         self.structs = (LlmRope * len(self._types))()
         self.reach(1)
 
-    def index(self, attention: Any) -> int:
+    def index(self, layer: int) -> int:
         """Which of `structs` rotates in this layer."""
-        return self._types.index(None if self._types == [None] else attention.layer_type)
+        return 0 if self._types == [None] else self._types.index(self._layer_types[layer])
 
     def reach(self, position: int) -> None:
         """Tables for all positions below `position`; the structs point to the newest ones."""

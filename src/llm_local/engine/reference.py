@@ -10,6 +10,7 @@ from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 from llm_local.engine.threads import threads_for, use_threads
+from llm_local.kernels.linear import adopt_linears, release_linears
 
 __all__ = ["GenerateReference"]
 
@@ -32,7 +33,10 @@ class _EachStep(BaseStreamer):  # type: ignore[misc]  # transformers has no type
 
 
 class GenerateReference:
-    """Make it before the engine: it keeps the attention the model has now, and goes back to it while it runs."""
+    """Make it before the engine: it keeps the attention the model has now, and goes back to it while it runs.
+
+    Linear layers that an engine gave to the native library are torch's again for as long.
+    """
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -50,6 +54,7 @@ class GenerateReference:
         engines, defaults = model.config._attn_implementation, model.generation_config
         use_threads(self._num_threads)
         model.set_attn_implementation(self._attention)
+        adopted = release_linears(model)
         # The model's own defaults would add sampling and end tokens, which the engine is not asked for either.
         model.generation_config = GenerationConfig(pad_token_id=0)
         try:
@@ -64,5 +69,7 @@ class GenerateReference:
         finally:
             model.generation_config = defaults
             model.set_attn_implementation(engines)
+            if adopted:
+                adopt_linears(model)
         found: list[list[int]] = output[:, prompt_ids.shape[1] :].tolist()
         return found

@@ -43,7 +43,8 @@ class PackedRunner:
     def description(self) -> str:
         """What computes, in a few words."""
         if self._library is None:
-            return "stock torch"
+            packed = any(hasattr(module, "as_struct") for module in self._model.modules())
+            return "native linears, all else by torch" if packed else "stock torch"
         return f"native linears{' and attention' if self._attends else ''} ({self._library.variant})"
 
     def new_state(self, expected_tokens: int) -> SequenceKV:

@@ -202,14 +202,17 @@ def adopt_linears(model: nn.Module) -> int:
     return adopted
 
 
-def release_linears(model: nn.Module) -> None:
-    """Undo `adopt_linears`: torch's own layers again, over the same parameters."""
+def release_linears(model: nn.Module) -> int:
+    """Undo `adopt_linears`: torch's own layers again, over the same parameters; returns how many."""
+    released = 0
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, NativeLinear):
                 linear = nn.Linear(child.in_features, child.out_features, bias=False, device="meta")
                 linear.weight, linear.bias = child.weight, child.bias
                 setattr(parent, name, linear)
+                released += 1
+    return released
 
 
 def is_quantized(model: nn.Module) -> bool:
