@@ -27,7 +27,10 @@ __all__ = [
 ]
 
 OPTION_NAMES: Final = (*(name for name in BOUNDS if name != "top_logprobs"), "stop", "logit_bias")
-"""The options a line may have beside its prompt. Log-probabilities are not reported, so they are not taken."""
+"""The options a line may have beside its prompt.
+
+Log-probabilities are not reported, so they are not taken; a constraint is compiled once, for the whole batch.
+"""
 
 _FIELDS: Final = ("prompt", "messages", "id", *OPTION_NAMES)
 _MESSAGE_FIELDS: Final = ("role", "content", "name", "reasoning", "tool_calls", "tool_call_id")
