@@ -63,7 +63,7 @@ class Pool {
       team_ = &team;
       body_ = body;
       context_ = context;
-      wanted_ = running_ = team.count() - 1;
+      wanted_ = running_ = team.count - 1;
       ++generation_;
     }
     wake_.notify_all();
@@ -130,24 +130,11 @@ void after_fork() {
 
 }  // namespace
 
-void Team::finish_phase() {
-  if (count_ == 1) {
-    next_.store(0, std::memory_order_relaxed);
-    return;
-  }
-  const uint32_t phase = phase_.load(std::memory_order_acquire);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
-    arrived_.store(0, std::memory_order_relaxed);
-    next_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
-    return;
-  }
-  for (int spins = 0; phase_.load(std::memory_order_acquire) == phase;) {
-    if (++spins < kSpins) {
-      LLM_PAUSE();
-    } else {
-      std::this_thread::yield();
-    }
+void relax(int times) {
+  if (times < kSpins) {
+    LLM_PAUSE();
+  } else {
+    std::this_thread::yield();
   }
 }
 
