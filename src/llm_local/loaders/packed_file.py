@@ -140,10 +140,9 @@ def _digest(stored: torch.Tensor) -> bytes:
 
     Of two changes within 8 KiB one in 2^64 could hide the other; this is against damage, not against an enemy.
     """
-    words = stored.view(torch.int64)
+    words = stored.view(torch.int64).numpy()  # not torch: its threads wait for each other on a busy machine
     whole = len(words) // _WORDS * _WORDS
-    sums = words[:whole].view(-1, _WORDS).sum(1)
-    data = sums.numpy().tobytes() + words[whole:].numpy().tobytes()
+    data = words[:whole].reshape(-1, _WORDS).sum(1).tobytes() + words[whole:].tobytes()
     return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
 
 
