@@ -42,7 +42,7 @@ class RandomModel:
         going = set(range(len(jobs)))
         for _ in range(max_new):
             for number in sorted(going):
-                allowed = np.asarray(masks[number].allowed())
+                allowed = np.asarray(masks[number].allowed()) == 0
                 assert allowed.shape == (self.vocab_size,)
                 choices = np.flatnonzero(allowed)
                 token_id = int(choices[draws[number].randrange(len(choices))])

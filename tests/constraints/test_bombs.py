@@ -127,7 +127,7 @@ def test_a_bomb_is_refused_in_time(name: str) -> None:
 @pytest.mark.parametrize("name", KEPT)
 def test_what_only_looks_like_a_bomb_is_kept(name: str) -> None:
     constraint = KEPT[name]()
-    assert any(model().compiler.mask(constraint).allowed())  # or the compiler's own deadline has refused it
+    assert 0 in model().compiler.mask(constraint).allowed()  # or the compiler's own deadline has refused it
     reply = model().reply(constraint, 1, max_new=60)
     assert reply.text or reply.ended
     still_works()

@@ -18,6 +18,8 @@ from llm_local.constraints.vocabulary import Vocabulary
 
 __all__ = ["GrammarMask"]
 
+_MINUS_INFINITY = np.float32(-np.inf).view(np.int32)
+
 
 class GrammarMask:
     """Satisfies `engine.protocol.TokenMask`. `accept` starts the next mask on another thread and returns.
@@ -42,11 +44,11 @@ class GrammarMask:
         self._numbers = numbers
         self._on_failure = on_failure
         self._at_work = threading.Lock()
-        self._next: NDArray[np.bool_] | BaseException
+        self._next: NDArray[np.float32] | BaseException
         self._start(None)
 
     def allowed(self) -> Sequence[bool]:
-        """A writable numpy array of booleans `[vocab]`, the caller's to keep.
+        """A numpy array of float32 `[vocab]`, 0 for the allowed and minus infinity else, the caller's to keep.
 
         Raises:
             InvalidRequest: following the constraint became too complex, or led where nothing can follow.
@@ -77,7 +79,7 @@ class GrammarMask:
         finally:
             self._at_work.release()
 
-    def _compute(self) -> NDArray[np.bool_]:
+    def _compute(self) -> NDArray[np.float32]:
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         if self._matcher.is_error():
             self._on_failure()
@@ -86,7 +88,8 @@ class GrammarMask:
         allowed = np.unpackbits(bits, count=self._vocabulary.size, bitorder="little").view(np.bool_)
         if self._numbers is not None and self._numbers.long_enough:
             self._end_number(allowed)
-        return allowed
+        # true to 0x00000000, which is 0.0, and false to 0xff800000, which is minus infinity
+        return ((allowed.view(np.int8).astype(np.int32) - 1) & _MINUS_INFINITY).view(np.float32)
 
     def _end_number(self, allowed: NDArray[np.bool_]) -> None:
         """Leave only what ends the number, where that is possible."""

@@ -19,8 +19,11 @@ __all__ = ["Engine", "EngineStep", "PrefillStep", "SequenceReport", "TokenMask",
 class TokenMask(Protocol):
     """A constraint at work on one sequence: which tokens may come next."""
 
-    def allowed(self) -> Sequence[bool]:
-        """One entry per vocabulary id, `[vocab]`; at least one is true."""
+    def allowed(self) -> Sequence[bool] | Sequence[float]:
+        """One entry per vocabulary id, `[vocab]`; at least one is allowed.
+
+        Booleans, or what the sampler applies fastest: a float32 array, 0 for the allowed and minus infinity else.
+        """
 
     def accept(self, token_id: int) -> None:
         """Advance by the token that was sampled."""
