@@ -7,10 +7,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from llm_local.errors import InsufficientMemory, InvalidRequest, UnsupportedTask
+from llm_local.kernels.library import native
 from llm_local.loaders import random_weights
 from llm_local.loaders.architectures import config_class
 from llm_local.loaders.published_shapes import PUBLISHED_SHAPES
 from llm_local.loaders.random_weights import random_model
+from llm_local.specs import PackedBits
 
 TINY = {
     "model_type": "qwen2",
@@ -92,3 +94,26 @@ def test_a_shape_that_generates_nothing_is_refused() -> None:
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(InvalidRequest):
         random_model("tiny", TINY, device="cuda")
+
+
+@pytest.mark.skipif(native() is None, reason="no native kernels here")
+@pytest.mark.parametrize("bits", ["int8", "int4"])
+def test_random_weights_are_packed_like_real_ones(bits: PackedBits) -> None:
+    shape = {
+        **PUBLISHED_SHAPES["qwen2.5-0.5b"],
+        "num_hidden_layers": 2,
+        "vocab_size": 1000,
+        "hidden_size": 896,
+    }
+    plain, plain_info = random_model("m", shape, dtype="float32", device="cpu")
+    packed, info = random_model("m", shape, device="cpu", bits=bits)
+    assert (info.quantization, info.dtype) == (bits, "float32")
+    assert info.num_parameters == plain_info.num_parameters
+    assert info.weight_bytes < {"int8": 0.28, "int4": 0.16}[bits] * plain_info.weight_bytes
+    library = native()
+    assert library is not None
+    weight = plain.model.layers[1].mlp.down_proj.weight
+    back = library.unpack(packed.model.layers[1].mlp.down_proj.as_struct())
+    assert float((back - weight).norm() / weight.norm()) < {"int8": 0.01, "int4": 0.1}[bits]
+    with torch.inference_mode():
+        assert packed(input_ids=torch.tensor([[1, 2, 3]])).logits.isfinite().all()
