@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from llm_local.kernels import build
-from llm_local.kernels.build import CHECKSUM, LIBRARY, build_into, cache_folder, discard, ensure_built
+from llm_local.kernels.build import (
+    CHECKSUM,
+    LIBRARY,
+    build_into,
+    cache_folder,
+    discard,
+    ensure_built,
+    install,
+)
 from llm_local.kernels.compiler import BuildFailed, find_compiler
 
 # Writes what it was told into a log, waits where asked, and makes the file after -o.
@@ -183,8 +191,39 @@ def test_a_shipped_library_serves_while_it_fits_the_sources(
     assert ensure_built() == shipped and compiler.links == 1
     (tmp_path / "prebuilt" / build.DIGEST).write_text("of other sources")
     assert ensure_built() != shipped
-    with pytest.raises(BuildFailed, match="came with this installation"):
-        discard(shipped)
+
+
+def test_a_shipped_library_that_does_not_load_here_is_built_here(
+    compiler: FakeCompiler, tmp_path: Path
+) -> None:
+    shipped = build_into(tmp_path / "prebuilt")
+    discard(shipped)
+    built = ensure_built()
+    assert built.is_relative_to(cache_folder()) and ensure_built() == built
+    assert shipped.is_file() and compiler.links == 2
+
+
+def test_a_library_that_does_not_load_and_cannot_be_deleted_is_passed_over(
+    compiler: FakeCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = install()
+    monkeypatch.setattr(Path, "unlink", _refuse)
+    discard(stuck)
+    assert ensure_built().is_relative_to(cache_folder())
+
+
+def _refuse(path: Path, missing_ok: bool = False) -> None:
+    raise PermissionError(13, "Permission denied", str(path))
+
+
+def test_a_library_that_travels_brings_the_runtime_of_its_compiler(
+    compiler: FakeCompiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    build_into(tmp_path / "prebuilt")
+    ensure_built()  # the shipped one serves
+    linked = [line for line in compiler.log.read_text().splitlines() if "-shared" in line]
+    assert len(linked) == 1 and "-static-libstdc++" in linked[0]
 
 
 def test_a_compiler_with_arguments_in_its_variable(

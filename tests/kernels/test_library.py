@@ -135,6 +135,41 @@ def test_a_buffer_that_is_too_small_or_crooked_is_refused() -> None:
 
 
 @needs_library
+@pytest.mark.parametrize(
+    ("x", "out"),
+    [
+        (torch.zeros(2, COLS, dtype=torch.float16), torch.zeros(2, ROWS, dtype=torch.float16)),
+        (torch.zeros(2, COLS), torch.zeros(2, ROWS, dtype=torch.bfloat16)),
+        (torch.zeros(COLS, 2).T, torch.zeros(2, ROWS)),
+        (torch.zeros(2, COLS, device="meta"), torch.zeros(2, ROWS)),
+        (torch.zeros(2, COLS + 1), torch.zeros(2, ROWS)),
+        (torch.zeros(2, COLS), torch.zeros(3, ROWS)),
+        (torch.zeros(2, COLS), torch.zeros(2, ROWS - 1)),
+    ],
+)
+def test_tensors_of_another_kind_never_reach_the_library(x: torch.Tensor, out: torch.Tensor) -> None:
+    weight = torch.zeros(ROWS, COLS)
+    struct = LlmLinear(LlmWeightKind.F32, ROWS, COLS, 0, weight.data_ptr(), None)
+    with pytest.raises(EngineError, match="native kernel|Native kernels|shapes of a linear"):
+        loaded().linear([struct], x, [out])
+
+
+@needs_library
+def test_norms_and_gates_take_what_fits_together() -> None:
+    with pytest.raises(EngineError, match="float16"):
+        loaded().rms_norm(torch.zeros(2, 8, dtype=torch.float16), torch.ones(8), 1e-6)
+    with pytest.raises(EngineError, match="weight of a norm"):
+        loaded().rms_norm(torch.zeros(2, 8), torch.ones(7), 1e-6)
+    with pytest.raises(EngineError, match="bfloat16"):
+        loaded().gated(0, torch.zeros(2, 8), torch.zeros(2, 8, dtype=torch.bfloat16))
+    with pytest.raises(EngineError, match="differ in shape"):
+        loaded().gated(0, torch.zeros(2, 8), torch.zeros(2, 9))
+    integers = torch.zeros(2, 8, dtype=torch.int32)
+    with pytest.raises(EngineError, match="int32 on cpu cannot be packed"):
+        loaded().pack(LlmWeightKind.Q8, integers, torch.zeros(9999, dtype=torch.uint8))
+
+
+@needs_library
 def test_a_library_that_does_not_load_is_built_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     good = loaded().path
     foreign = tmp_path / "libllm_local.so"

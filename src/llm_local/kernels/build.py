@@ -21,7 +21,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -53,6 +53,11 @@ _X86_VARIANTS: Final[Mapping[str, list[str]]] = {
 }
 _SHARED_UNITS: Final = ("dispatch", "features", "parallel")
 
+# A library that travels brings the C++ runtime along: the one it meets may be older than its compiler.
+_TRAVEL_FLAGS: Final = "-static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL".split()
+
+_unusable: Final[set[Path]] = set()
+
 Unit = tuple[str, str, list[str]]  # name of the object, its source, its flags
 OnBuild = Callable[[str], None]
 
@@ -71,13 +76,14 @@ def ensure_built(on_build: OnBuild | None = None) -> Path:
     """The library's file: shipped, or built earlier, or built now into the cache.
 
     Two processes that come at once build once. Where the cache cannot be written, the library goes to a temporary
-    folder that disappears with this process. `on_build` is told in one line when a build starts.
+    folder that disappears with this process. `on_build` is told in one line when a build starts; without one it is a
+    warning in the log, for whoever waits should know why.
 
     Raises:
         BuildFailed: no compiler, or the compiler fails.
     """
     compiler = find_compiler()
-    return _find(compiler) or _build_in(cache_folder(), compiler, on_build or logger.info)
+    return _find(compiler) or _build_in(cache_folder(), compiler, on_build or logger.warning)
 
 
 def install(on_build: OnBuild | None = None) -> Path:
@@ -97,46 +103,46 @@ def build_into(folder: Path) -> Path:
         BuildFailed: as `ensure_built`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _build(_needed(find_compiler()), folder / LIBRARY, logger.info)
+    link_flags = _TRAVEL_FLAGS if sys.platform == "linux" else []
+    _build(_needed(find_compiler()), folder / LIBRARY, logger.info, link_flags)
     (folder / DIGEST).write_text(_sources_digest(), encoding="utf-8")
     return folder / LIBRARY
 
 
 def discard(library: Path) -> None:
-    """Take away a library that does not load, so that the next `ensure_built` makes another.
+    """Never give out again, in this process, a library that does not load; delete it where that is allowed.
 
-    Raises:
-        BuildFailed: it came with the package, or cannot be deleted.
+    The next `ensure_built` makes another. One that was shipped stays: it may be right for other users of the files.
     """
-    if library.parent == PREBUILT:
-        raise BuildFailed("the library that came with this installation cannot be loaded")
-    try:
-        library.unlink(missing_ok=True)
-    except OSError as error:
-        raise BuildFailed(f"a damaged library cannot be deleted: {error}") from error
+    _unusable.add(library)
+    if library.parent != PREBUILT:
+        with contextlib.suppress(OSError):
+            library.unlink()
 
 
 def _find(compiler: Compiler | None) -> Path | None:
     """A library of exactly these sources. Without a compiler, whoever's: it ran here once."""
     with contextlib.suppress(OSError):
         shipped = PREBUILT / LIBRARY
-        if (PREBUILT / DIGEST).read_text(encoding="utf-8") == _sources_digest() and _is_whole(shipped):
+        if (PREBUILT / DIGEST).read_text(encoding="utf-8") == _sources_digest() and _is_usable(shipped):
             return shipped
     for root in (environment_folder(), cache_folder()):
         made = root / _sources_digest()
         if compiler is not None:
             library = made / _digest(compiler.identity) / LIBRARY
-            if _is_whole(library):
+            if _is_usable(library):
                 return library
         else:
             with contextlib.suppress(OSError):
-                for library in filter(_is_whole, sorted(made.glob(f"*/{LIBRARY}"))):
+                for library in filter(_is_usable, sorted(made.glob(f"*/{LIBRARY}"))):
                     return library
     return None
 
 
-def _is_whole(library: Path) -> bool:
+def _is_usable(library: Path) -> bool:
     """True for a library as it was built. The system's loader crashes on a truncated one."""
+    if library in _unusable:
+        return False
     try:
         checksum = (library.parent / CHECKSUM).read_text(encoding="utf-8")
         return hashlib.sha256(library.read_bytes()).hexdigest() == checksum
@@ -150,7 +156,7 @@ def _build_in(root: Path, compiler: Compiler | None, report: OnBuild) -> Path:
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
         with _locked(library.parent / "lock"):
-            if not _is_whole(library):  # somebody else may have built it while we waited
+            if not _is_usable(library):  # somebody else may have built it while we waited
                 _build(compiler, library, report)
         return library
     except OSError as error:
@@ -186,7 +192,7 @@ def _build_for_this_process(compiler: Compiler, report: OnBuild) -> Path:
     return folder / LIBRARY
 
 
-def _build(compiler: Compiler, library: Path, report: OnBuild) -> None:
+def _build(compiler: Compiler, library: Path, report: OnBuild, link_flags: Sequence[str] = ()) -> None:
     """Compile in a folder of its own; the library appears whole or not at all."""
     began = time.monotonic()
     report("building the native kernels, once on this machine (about half a minute)")
@@ -199,11 +205,12 @@ def _build(compiler: Compiler, library: Path, report: OnBuild) -> None:
             list(pool.map(lambda unit: _compile(compiler, unit, work), units))
         made = work / LIBRARY
         objects = [str(work / f"{unit}.o") for unit, _, _ in units]
-        compiler.run(["-shared", "-pthread", *objects, "-o", str(made)])
+        compiler.run(["-shared", "-pthread", *objects, *link_flags, "-o", str(made)])
         checksum = work / CHECKSUM
         checksum.write_text(hashlib.sha256(made.read_bytes()).hexdigest(), encoding="utf-8")
         os.replace(checksum, library.parent / CHECKSUM)
         os.replace(made, library)
+    _unusable.discard(library)
     logger.info("native kernels built in %.1f s by %s", time.monotonic() - began, compiler.command[0])
 
 

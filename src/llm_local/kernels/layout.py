@@ -1,4 +1,4 @@
-"""The structs and numbers of native/abi.h, field by field, for ctypes.
+"""The structs, numbers and functions of native/abi.h, one by one, for ctypes.
 
 `STRUCTS` is in the order of `llm_struct_bytes`, by which the library says whether both sides still agree.
 """
@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_size_t, c_void_p
 from enum import IntEnum
 from typing import Any, ClassVar, Final
 
 __all__ = [
     "ABI_VERSION",
+    "PROTOTYPES",
     "STRUCTS",
     "LlmActivation",
     "LlmAttention",
@@ -224,3 +225,29 @@ STRUCTS: Final[tuple[type[ctypes.Structure], ...]] = (
     LlmBatch,
     LlmAttention,
 )
+
+# Each function of abi.h: what it returns, and what it takes.
+PROTOTYPES: Final[dict[str, tuple[Any, list[Any]]]] = {
+    "llm_abi_version": (c_int32, []),
+    "llm_struct_bytes": (c_size_t, [c_int32]),
+    "llm_use_openmp": (None, [c_void_p, c_void_p, c_void_p]),
+    "llm_variants": (c_char_p, []),
+    "llm_variant": (c_char_p, []),
+    "llm_use_variant": (c_int32, [c_char_p]),
+    "llm_packed_bytes": (c_size_t, [c_int32, c_int32, c_int32]),
+    "llm_pack": (c_int32, [c_int32, c_void_p, c_int32, c_int64, c_int32, c_int32, c_void_p, c_int32]),
+    "llm_unpack": (None, [POINTER(LlmLinear), c_void_p, c_int32]),
+    "llm_linear": (
+        c_int32,
+        [POINTER(LlmLinear), c_int32, c_void_p, POINTER(c_void_p), c_int32, c_int32, c_int32],
+    ),
+    "llm_attention": (
+        c_int32,
+        [POINTER(LlmAttention), POINTER(LlmSegment), c_int32, c_int32, c_int32],
+    ),
+    "llm_rms_norm": (None, [POINTER(LlmNorm), c_void_p, c_void_p, c_int32, c_int32, c_int32, c_int32]),
+    "llm_gated": (None, [c_int32, c_void_p, c_void_p, c_void_p, c_int32, c_int32, c_int32, c_int32]),
+    "llm_scratch_new": (c_void_p, []),
+    "llm_scratch_free": (None, [c_void_p]),
+    "llm_step": (c_int32, [POINTER(LlmModel), POINTER(LlmBatch), c_void_p, c_int32]),
+}

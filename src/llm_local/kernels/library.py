@@ -7,10 +7,10 @@ import functools
 import logging
 import os
 from collections.abc import Sequence
-from ctypes import POINTER, byref, c_char_p, c_float, c_int32, c_int64, c_size_t, c_void_p
+from ctypes import byref, c_float, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
@@ -19,10 +19,10 @@ from llm_local.kernels.build import discard, ensure_built
 from llm_local.kernels.compiler import BuildFailed
 from llm_local.kernels.layout import (
     ABI_VERSION,
+    PROTOTYPES,
     STRUCTS,
     LlmAttention,
     LlmBatch,
-    LlmDtype,
     LlmLinear,
     LlmModel,
     LlmNorm,
@@ -30,6 +30,7 @@ from llm_local.kernels.layout import (
     LlmStatus,
     LlmWeightKind,
 )
+from llm_local.kernels.tensors import DTYPES, check_rows, check_tensors, check_weights
 
 __all__ = ["Native", "NativeStatus", "Scratch", "native", "status"]
 
@@ -39,38 +40,6 @@ VARIANT_VARIABLE: Final = "LLM_LOCAL_KERNEL_VARIANT"
 
 # What torch calls the OpenMP runtime that it brings along: GNU's, LLVM's or Intel's.
 _OPENMP_FILES: Final = ("libgomp*", "libomp*", "libiomp5*")
-
-DTYPES: Final = {
-    torch.float32: LlmDtype.F32,
-    torch.bfloat16: LlmDtype.BF16,
-    torch.float16: LlmDtype.F16,
-}
-
-# Each function of abi.h: what it returns, and what it takes.
-_PROTOTYPES: Final[dict[str, tuple[Any, list[Any]]]] = {
-    "llm_abi_version": (c_int32, []),
-    "llm_struct_bytes": (c_size_t, [c_int32]),
-    "llm_use_openmp": (None, [c_void_p, c_void_p, c_void_p]),
-    "llm_variants": (c_char_p, []),
-    "llm_variant": (c_char_p, []),
-    "llm_use_variant": (c_int32, [c_char_p]),
-    "llm_packed_bytes": (c_size_t, [c_int32, c_int32, c_int32]),
-    "llm_pack": (c_int32, [c_int32, c_void_p, c_int32, c_int64, c_int32, c_int32, c_void_p, c_int32]),
-    "llm_unpack": (None, [POINTER(LlmLinear), c_void_p, c_int32]),
-    "llm_linear": (
-        c_int32,
-        [POINTER(LlmLinear), c_int32, c_void_p, POINTER(c_void_p), c_int32, c_int32, c_int32],
-    ),
-    "llm_attention": (
-        c_int32,
-        [POINTER(LlmAttention), POINTER(LlmSegment), c_int32, c_int32, c_int32],
-    ),
-    "llm_rms_norm": (None, [POINTER(LlmNorm), c_void_p, c_void_p, c_int32, c_int32, c_int32, c_int32]),
-    "llm_gated": (None, [c_int32, c_void_p, c_void_p, c_void_p, c_int32, c_int32, c_int32, c_int32]),
-    "llm_scratch_new": (c_void_p, []),
-    "llm_scratch_free": (None, [c_void_p]),
-    "llm_step": (c_int32, [POINTER(LlmModel), POINTER(LlmBatch), c_void_p, c_int32]),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +79,7 @@ class Native:
         """
         self.path = path
         self._library = ctypes.CDLL(str(path))
-        for name, (result, arguments) in _PROTOTYPES.items():
+        for name, (result, arguments) in PROTOTYPES.items():
             function = getattr(self._library, name)
             function.restype, function.argtypes = result, arguments
         sizes = [self._library.llm_struct_bytes(index) for index in range(len(STRUCTS))]
@@ -151,10 +120,15 @@ class Native:
         """Pack `source` `[rows, cols]` (float32, bfloat16 or float16) into `packed` (uint8, 64-byte aligned).
 
         False: the weights hold a NaN or an infinity.
+
+        Raises:
+            EngineError: other formats, or a buffer that is too small or not aligned.
         """
         rows, cols = source.shape
         if source.stride(1) != 1:
             source = source.contiguous()
+        check_weights(source)
+        check_tensors(torch.uint8, packed)
         if packed.nbytes < self.packed_bytes(kind, rows, cols) or packed.data_ptr() % 64:
             raise EngineError("The buffer of packed weights is too small or not aligned.")
         code = self._library.llm_pack(
@@ -184,7 +158,17 @@ class Native:
         """y_i = x W_i^T + b_i into `outputs` `[tokens, rows_i]`, for parts that share `x` `[tokens, cols]`.
 
         All tensors are contiguous and of one dtype, float32 or bfloat16. `threads` 0: as many as torch uses.
+
+        Raises:
+            EngineError: tensors that are not what is said above.
         """
+        check_rows(x, *outputs)
+        sizes = [(x.shape[0], part.rows) for part in parts]
+        if (
+            any(x.shape[1] != part.cols for part in parts[:1])
+            or [(*output.shape,) for output in outputs] != sizes
+        ):
+            raise EngineError("The shapes of a linear layer's tensors do not fit its weights.")
         structs = (LlmLinear * len(parts))(*parts)
         pointers = (c_void_p * len(outputs))(*(output.data_ptr() for output in outputs))
         threads = threads or torch.get_num_threads()
@@ -202,8 +186,16 @@ class Native:
         _check(self._library.llm_attention(byref(call), segments, len(segments), layer, threads))
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float, threads: int = 0) -> torch.Tensor:
-        """Root-mean-square norm of the last dimension of `x`; `weight` `[width]` is float32."""
+        """Root-mean-square norm of the last dimension of `x`; `weight` `[width]` is float32.
+
+        Raises:
+            EngineError: another weight, or `x` is neither float32 nor bfloat16 on the CPU.
+        """
         x = x.contiguous()
+        check_rows(x)
+        check_tensors(torch.float32, weight)
+        if weight.shape != x.shape[-1:]:
+            raise EngineError("The weight of a norm does not fit its input.")
         out = torch.empty_like(x)
         norm = LlmNorm(weight.data_ptr(), c_float(eps), 0)
         width = x.shape[-1]
@@ -215,7 +207,14 @@ class Native:
         return out
 
     def gated(self, activation: int, gate: torch.Tensor, up: torch.Tensor, threads: int = 0) -> torch.Tensor:
-        """activation(gate) * up, element by element; both contiguous, of one shape and dtype."""
+        """activation(gate) * up, element by element; both contiguous, of one shape and dtype.
+
+        Raises:
+            EngineError: they are not.
+        """
+        check_rows(gate, up)
+        if gate.shape != up.shape:
+            raise EngineError("The two sides of a gated activation differ in shape.")
         out = torch.empty_like(gate)
         width = gate.shape[-1]
         tokens = gate.numel() // width
@@ -265,7 +264,7 @@ def _load() -> Native | str:
         try:
             return Native(path)
         except (OSError, AttributeError, BuildFailed) as error:
-            logger.info("the native library at %s cannot be used (%s); building it again", path, error)
+            logger.warning("the native library at %s cannot be used (%s); building it again", path, error)
             discard(path)
             return Native(ensure_built())
     except BuildFailed as error:
