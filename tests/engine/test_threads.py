@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from engine_driving import engine_for, request, run
+from engine_driving import request, run
 from llm_local.engine import threads
+from llm_local.engine.factory import make_engine
+from llm_local.engine.native_runner import NativeRunner
+from llm_local.kernels.library import Native
 from tiny_models import random_prompt, tiny_model
 
 
@@ -26,12 +30,22 @@ def test_packed_weights_count_by_what_they_take(monkeypatch):
     assert threads.threads_for(layer) == 2
 
 
-def test_each_forward_states_its_own_number():
+@pytest.mark.parametrize("kernels", ["auto", "linears", "off"])
+def test_each_forward_states_its_own_number(kernels, monkeypatch):
     before = torch.get_num_threads()
-    engine = engine_for("llama")
+    engine = make_engine(tiny_model("llama"), context_length=100, kernels=kernels)
+    asked = []
+    step = Native.step
+
+    def watched(self, model, batch, scratch, num_threads):
+        asked.append(num_threads)
+        step(self, model, batch, scratch, num_threads)
+
+    monkeypatch.setattr(Native, "step", watched)
     torch.set_num_threads(2)
     try:
         run(engine, request("a", random_prompt(5)))
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+    assert set(asked) == ({1} if isinstance(engine._runner, NativeRunner) else set())

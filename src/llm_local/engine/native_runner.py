@@ -13,7 +13,7 @@ from llm_local.engine.native_attention import segment_structs
 from llm_local.engine.native_model import NativeModel
 from llm_local.engine.packed_row import PackedRow
 from llm_local.engine.sequence import Chunk
-from llm_local.engine.threads import threads_for
+from llm_local.engine.threads import threads_for, use_threads
 from llm_local.kernels.layout import LlmBatch
 from llm_local.kernels.library import Native
 
@@ -48,6 +48,7 @@ class NativeRunner:
 
     def run(self, chunks: SequenceOf[Chunk]) -> torch.Tensor:
         """One forward pass. Returns logits `[sum of num_logits, vocab]`, float32, good until the next pass."""
+        use_threads(self._num_threads)  # for who samples from the logits
         row = PackedRow.of(chunks)
         row.make_room()
         self._model.reach(max(segment.kv.length + segment.length for segment in row.segments))
