@@ -216,16 +216,6 @@ def _refuse(path: Path, missing_ok: bool = False) -> None:
     raise PermissionError(13, "Permission denied", str(path))
 
 
-def test_a_library_that_travels_brings_the_runtime_of_its_compiler(
-    compiler: FakeCompiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("sys.platform", "linux")
-    build_into(tmp_path / "prebuilt")
-    ensure_built()  # the shipped one serves
-    linked = [line for line in compiler.log.read_text().splitlines() if "-shared" in line]
-    assert len(linked) == 1 and "-static-libstdc++" in linked[0]
-
-
 def test_a_compiler_with_arguments_in_its_variable(
     compiler: FakeCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -52,9 +52,6 @@ _X86_VARIANTS: Final[Mapping[str, list[str]]] = {
     "portable": [],
 }
 _SHARED_UNITS: Final = ("dispatch", "features", "parallel")
-
-# A library that travels brings the C++ runtime along: the one it meets may be older than its compiler.
-_TRAVEL_FLAGS: Final = "-static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL".split()
 
 _unusable: Final[set[Path]] = set()
 
@@ -99,12 +96,13 @@ def install(on_build: OnBuild | None = None) -> Path:
 def build_into(folder: Path) -> Path:
     """Build the library into `folder`, with the digest of its sources beside it, to be shipped.
 
+    It needs a C++ runtime as new as its compiler's; where it does not load, another is built.
+
     Raises:
         BuildFailed: as `ensure_built`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    link_flags = _TRAVEL_FLAGS if sys.platform == "linux" else []
-    _build(_needed(find_compiler()), folder / LIBRARY, logger.info, link_flags)
+    _build(_needed(find_compiler()), folder / LIBRARY, logger.info)
     (folder / DIGEST).write_text(_sources_digest(), encoding="utf-8")
     return folder / LIBRARY
 
@@ -192,7 +190,7 @@ def _build_for_this_process(compiler: Compiler, report: OnBuild) -> Path:
     return folder / LIBRARY
 
 
-def _build(compiler: Compiler, library: Path, report: OnBuild, link_flags: Sequence[str] = ()) -> None:
+def _build(compiler: Compiler, library: Path, report: OnBuild) -> None:
     """Compile in a folder of its own; the library appears whole or not at all."""
     began = time.monotonic()
     report("building the native kernels, once on this machine (about half a minute)")
@@ -205,7 +203,7 @@ def _build(compiler: Compiler, library: Path, report: OnBuild, link_flags: Seque
             list(pool.map(lambda unit: _compile(compiler, unit, work), units))
         made = work / LIBRARY
         objects = [str(work / f"{unit}.o") for unit, _, _ in units]
-        compiler.run(["-shared", "-pthread", *objects, *link_flags, "-o", str(made)])
+        compiler.run(["-shared", "-pthread", *objects, "-o", str(made)])
         checksum = work / CHECKSUM
         checksum.write_text(hashlib.sha256(made.read_bytes()).hexdigest(), encoding="utf-8")
         os.replace(checksum, library.parent / CHECKSUM)
