@@ -34,6 +34,8 @@ def answer(asked):
         raise ValueError("no such thing")
     if do == "import":
         import there_is_no_such_package
+    if do == "crash":
+        os.kill(os.getpid(), 11)
     if do == "die":
         print("first line", file=sys.stderr)
         print("out of luck", file=sys.stderr, flush=True)
@@ -71,6 +73,11 @@ def test_a_peer_that_dies_is_named_with_its_last_words(peer: HelperProcess) -> N
     for _ in range(2):  # the second time it is gone already
         with pytest.raises(EngineError, match="fake_driver ended with status 3: out of luck"):
             peer.ask(do="die")
+
+
+def test_a_peer_that_crashes_is_told_by_the_signal(peer: HelperProcess) -> None:
+    with pytest.raises(EngineError, match="fake_driver ended with SIGSEGV: "):
+        peer.ask(do="crash")
 
 
 def test_a_peer_that_babbles_is_refused(tmp_path: Path) -> None:

@@ -129,9 +129,9 @@ def test_startup_starts_the_one_shot_script() -> None:
     assert done.returncode == 0, done.stderr
     (one,) = json.loads(done.stdout)["rounds"]
     figures = one["figures"]
-    parts = figures["imports_s"] + figures["load_s"] + figures["prefill_s"]
+    parts = figures["process_s"] + figures["load_s"] + figures["prefill_s"]
     assert figures["first_token_s"] == pytest.approx(parts)
-    assert min(figures["imports_s"], figures["load_s"], figures["prefill_s"]) > 0
+    assert min(figures["process_s"], figures["load_s"], figures["prefill_s"]) > 0
     assert figures["prompt_tokens"] > 1
 
 

@@ -78,8 +78,8 @@ class ArrivalsScenario(Measured):
         verdict = (
             f"With {self.rate:g} requests/s arriving, half of them had their first token within "
             f"{_milliseconds(row, 'ttft_p50_s')} and 95 % within {_milliseconds(row, 'ttft_p95_s')}; "
-            f"all together got {row['tokens_per_s'] or 0:,.1f} tokens/s of "
-            f"{self.rate * self.new_tokens:,.1f} asked for."
+            f"all together got {row['tokens_per_s'] or 0:,.1f} tokens/s, and {row['waiting_max'] or 0:.0f} waited "
+            "in line at most."
         )
         return Summary(_COLUMNS, [row], verdict)
 

@@ -24,15 +24,18 @@ __all__ = ["Start", "StartupScenario", "one_shot_starter", "script_path"]
 _PROMPT: Final = "How soon does the first word of an answer come?"
 _FIGURES: Final = {
     "first_token_s": Column("first token ms", 1e3),
-    "imports_s": Column("start and imports ms", 1e3),
-    "load_s": Column("load ms", 1e3),
+    "process_s": Column("process ms", 1e3),
+    "load_s": Column("libraries and weights ms", 1e3),
     "prefill_s": Column("prompt ms", 1e3),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One program start, in seconds: all of it, and the parts that the program itself tells."""
+    """One program start, in seconds: all of it, and the parts that the program itself tells.
+
+    `load_s` is for the libraries and the weights.
+    """
 
     first_token_s: float
     load_s: float
@@ -40,11 +43,11 @@ class Start:
     prompt_tokens: int
 
     def figures(self) -> dict[str, Any]:
-        """By name; what no part accounts for is the start of the process and its imports."""
+        """By name; what no part accounts for is the start of the process, before it can measure."""
         rest = self.first_token_s - self.load_s - self.prefill_s
         return {
             "first_token_s": self.first_token_s,
-            "imports_s": rest,
+            "process_s": rest,
             "load_s": self.load_s,
             "prefill_s": self.prefill_s,
             "prompt_tokens": self.prompt_tokens,

@@ -119,7 +119,8 @@ class Peers:
         finally:
             seconds = time.perf_counter() - began
             process.close()
-        return Start(seconds, facts["load_s"], reply["tokens_s"][0], prompt_tokens), facts
+        loading = facts["import_s"] + facts["load_s"]
+        return Start(seconds, loading, reply["tokens_s"][0], prompt_tokens), facts
 
     def _llama_cpp(self, name: PeerName, subject: Subject, sequences: int, tokens: int) -> PeerRunner:
         threads = subject.num_threads()

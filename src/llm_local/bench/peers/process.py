@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import llm_local
-from llm_local.errors import EngineError, LocalLLMError
+from llm_local.errors import EngineError
 
 __all__ = ["HelperProcess", "MissingPackage", "own_environment"]
 
@@ -20,10 +21,8 @@ _SERVING: Final = Path(__file__).with_name("serving.py")
 _LAST_WORDS: Final = 300
 
 
-class MissingPackage(LocalLLMError):
+class MissingPackage(EngineError):
     """The helper's Python lacks a package. `package` is its name."""
-
-    kind = "missing_package"
 
     def __init__(self, package: str, python: str) -> None:
         super().__init__(f"The Python at {python} has no package {package}.", f"Install {package} there.")
@@ -69,9 +68,7 @@ class HelperProcess:
             stdin.flush()
         line = stdout.readline()
         if not line:
-            raise EngineError(
-                f"{self._module} ended with status {self._process.wait()}: {self._last_words()}"
-            )
+            raise EngineError(f"{self._module} ended with {self._end()}: {self._last_words()}")
         try:
             reply: dict[str, Any] = json.loads(line)
         except ValueError:
@@ -91,6 +88,10 @@ class HelperProcess:
             if stream is not None:
                 with suppress(OSError):
                     stream.close()
+
+    def _end(self) -> str:
+        status = self._process.wait()
+        return f"status {status}" if status >= 0 else signal.Signals(-status).name
 
     def _last_words(self) -> str:
         self._said.seek(0)
