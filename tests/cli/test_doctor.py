@@ -14,7 +14,7 @@ from llm_local.kernels import library
 from llm_local.kernels.library import NativeStatus
 
 WORKING = NativeStatus("avx2", ("avx2", "portable"), "/somewhere/libllm_local.so", "own threads")
-MISSING = NativeStatus("", (), "", "", "there is no C++ compiler")
+MISSING = NativeStatus("", (), "", "", "there is no C++ compiler", "Install g++ or clang++.")
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +50,12 @@ def test_without_a_compiler_it_says_what_to_install(told: Any) -> None:
     assert code == 1
     assert "none: there is no C++ compiler" in out and "-> Install g++ or clang++" in out
     assert err == "error: kernels: see above.\n"
+
+
+def test_a_compiler_that_fails_is_not_one_that_is_missing(told: Any) -> None:
+    broken = NativeStatus("", (), "", "", "c++ failed: unknown flag", "Set CXX to another C++ compiler.")
+    code, out, _ = told(broken)
+    assert code == 1 and "-> Set CXX to another" in out and "Install" not in out
 
 
 def test_kernels_switched_off_are_no_fault(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,4 +187,5 @@ def test_a_machine_without_a_compiler_has_a_reason(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(library, "ensure_built", fail)
     monkeypatch.setattr(library, "_load", library._load.__wrapped__)
     assert native() is None
-    assert status() == library.NativeStatus("", (), "", "", "there is no C++ compiler")
+    reason, mend = "there is no C++ compiler", "Install g++ or clang++."
+    assert status() == library.NativeStatus("", (), "", "", reason, mend)

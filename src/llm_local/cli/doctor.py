@@ -110,7 +110,7 @@ def _kernels(config: Config) -> Iterator[Finding]:
         yield Finding(
             "kernels",
             f"none: {told.reason}; torch's own operators run instead, slower",
-            "Install g++ or clang++ and run this again.",
+            told.mend or "Install llm-local again.",
         )
         return
     others = [name for name in told.usable_variants if name != told.variant]

@@ -20,6 +20,7 @@ __all__ = ["BuildFailed", "Compiler", "find_compiler"]
 logger = logging.getLogger(__name__)
 
 TIME_LIMIT_S: Final = 600
+_ANOTHER: Final = "Set CXX to another C++ compiler, or a newer one."
 
 
 class BuildFailed(LocalLLMError):
@@ -45,14 +46,14 @@ class Compiler:
                 command, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False
             )
         except subprocess.TimeoutExpired:
-            raise BuildFailed(f"{self.command[0]} took longer than {TIME_LIMIT_S} s") from None
+            raise BuildFailed(f"{self.command[0]} took longer than {TIME_LIMIT_S} s", _ANOTHER) from None
         except OSError as error:
-            raise BuildFailed(f"{self.command[0]} does not start: {error.strerror}") from error
+            raise BuildFailed(f"{self.command[0]} does not start: {error.strerror}", _ANOTHER) from error
         if done.returncode != 0:
             logger.debug("%s\n%s", shlex.join(command), done.stderr)
             lines = done.stderr.splitlines() or [f"exit status {done.returncode}"]
             first = next((line for line in lines if "error" in line.lower()), lines[0])
-            raise BuildFailed(f"{self.command[0]} failed: {first.strip()[:300]}")
+            raise BuildFailed(f"{self.command[0]} failed: {first.strip()[:300]}", _ANOTHER)
 
 
 def find_compiler(environ: Mapping[str, str] | None = None) -> Compiler | None:

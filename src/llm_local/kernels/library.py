@@ -44,13 +44,14 @@ _OPENMP_FILES: Final = ("libgomp*", "libomp*", "libiomp5*")
 
 @dataclass(frozen=True, slots=True)
 class NativeStatus:
-    """Which kernels run here. `reason` says why there are none; else it is empty."""
+    """Which kernels run here. `reason` says why there are none, and `mend` what to do; else both are empty."""
 
     variant: str
     usable_variants: tuple[str, ...]
     library: str
     threads: str
     reason: str = ""
+    mend: str = ""
 
 
 class Scratch:
@@ -257,7 +258,7 @@ class Native:
 
 
 @functools.cache
-def _load() -> Native | str:
+def _load() -> Native | BuildFailed:
     """The library, or why there is none."""
     try:
         path = ensure_built()
@@ -268,9 +269,9 @@ def _load() -> Native | str:
             discard(path)
             return Native(ensure_built())
     except BuildFailed as error:
-        return error.message
+        return error
     except OSError as error:
-        return f"the library cannot be loaded: {error}"
+        return BuildFailed(f"the library cannot be loaded: {error}", "Set CXX to another C++ compiler.")
 
 
 def native() -> Native | None:
@@ -282,8 +283,8 @@ def native() -> Native | None:
 def status() -> NativeStatus:
     """Which kernels run in this process, and why."""
     loaded = _load()
-    if isinstance(loaded, str):
-        return NativeStatus("", (), "", "", loaded)
+    if isinstance(loaded, BuildFailed):
+        return NativeStatus("", (), "", "", loaded.message, loaded.hint)
     return NativeStatus(loaded.variant, loaded.variants, str(loaded.path), loaded.threads)
 
 
