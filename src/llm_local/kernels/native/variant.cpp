@@ -6,6 +6,14 @@
 #error "compile with -DLLM_VARIANT=name"
 #endif
 
+// GCC's names; clang writes __AMXBF16__, and without these lines its amx variant would have no tiles in it.
+#if defined(__AMXINT8__) && !defined(__AMX_INT8__)
+#define __AMX_INT8__ 1
+#endif
+#if defined(__AMXBF16__) && !defined(__AMX_BF16__)
+#define __AMX_BF16__ 1
+#endif
+
 #include "variant.h"
 
 #include "parallel.h"
