@@ -9,6 +9,7 @@ import torch
 
 from engine_driving import GREEDY, drain, engine_for, ids_of, request, run
 from llm_local.engine.kv_cache import kv_layout
+from llm_local.engine.native_runner import NativeRunner
 from llm_local.engine.runner import PackedRunner
 from llm_local.options import GenerationOptions
 from tiny_models import ARCHITECTURES, END_TOKEN, PACKED, random_prompt, reference_ids, tiny_model
@@ -79,6 +80,7 @@ def test_chunked_prefill_equals_whole(model_type, chunk_tokens, monkeypatch):
     prompt = random_prompt(100)
     whole = run(engine_for(model_type), request("a", prompt))["a"]
     monkeypatch.setattr(PackedRunner, "max_chunk_tokens", chunk_tokens)
+    monkeypatch.setattr(NativeRunner, "max_chunk_tokens", chunk_tokens)
     assert run(engine_for(model_type), request("a", prompt))["a"] == whole
 
 
