@@ -45,8 +45,12 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
+# Scripts that a bench runs in the Python of another program, with that program's packages.
+ELSEWHERE = ("bench.peers.gguf_writer", "bench.peers.llama_cpp_driver")
+
+
 def _third_party(folder: str) -> set[str]:
-    modules = read_modules(ROOT / folder)
+    modules = [module for module in read_modules(ROOT / folder) if not module.name.endswith(ELSEWHERE)]
     local = {module.name.rpartition(".")[2] for module in modules} | {"starter", "terminal", "llm_local"}
     names = {one.target.partition(".")[0] for module in modules for one in imports(module)}
     return names - set(sys.stdlib_module_names) - local - {"_typeshed"}

@@ -54,8 +54,8 @@ def test_garbage_of_before_is_not_kept(library):
 
 
 def test_a_failed_import_leaves_the_collector_on(library):
-    with pytest.raises(ModuleNotFoundError), first_import("there_is_no_such_library"):
-        importlib.import_module("there_is_no_such_library")
+    with pytest.raises(ModuleNotFoundError), first_import("llm_local.there_is_no_such_module"):
+        importlib.import_module("llm_local.there_is_no_such_module")
     assert gc.isenabled()
 
 

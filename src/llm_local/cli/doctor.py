@@ -22,7 +22,7 @@ from llm_local.store.home import cache_home
 from llm_local.store.snapshots import cache_folder as models_folder
 from llm_local.terminal.streams import AnswerWriter, Messages
 
-__all__ = ["Finding", "add_flags", "findings", "run"]
+__all__ = ["Finding", "NeedsMending", "add_flags", "findings", "run"]
 
 LOW_DISK_BYTES: Final = 5 * 10**9  # less than a small model, its packed weights and room to work
 
