@@ -1,7 +1,10 @@
 """The one stream every front-end folds over.
 
-Law of the stream: `ContextTrimmed? Progress* (Delta | ToolCallEvent)* Finish`, with exactly one `Finish`, last.
-(`Progress` may also come between deltas of other requests, never after the first delta of its own.)
+Law of the stream: `ContextTrimmed? Progress* (Delta | ToolCallDelta | ToolCallEvent)* Finish`, with exactly one
+`Finish`, last. (`Progress` may also come between deltas of other requests, never after the first delta of its own.)
+A call is one or more `ToolCallDelta` of the same index, whose pieces join to its arguments as JSON, then its
+`ToolCallEvent`. A call that is begun and turns out to be none, or is cut, has no `ToolCallEvent`: its text follows as
+content. So a reader may ignore either of the two, and who ignores the deltas never sees a broken call.
 Failures are raised from the iterator; a cancelled stream ends in `Finish("cancelled")`.
 """
 
@@ -26,6 +29,7 @@ __all__ = [
     "Stage",
     "Timings",
     "TokenLogprob",
+    "ToolCallDelta",
     "ToolCallEvent",
     "Usage",
     "fold",
@@ -80,6 +84,16 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of a call that is being written. `index` counts the calls of a reply from 0; `arguments` is JSON text."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCallEvent:
     """The model asked for a tool."""
 
@@ -126,7 +140,7 @@ class Finish:
     timings: Timings
 
 
-Event = ContextTrimmed | Progress | Delta | ToolCallEvent | Finish
+Event = ContextTrimmed | Progress | Delta | ToolCallDelta | ToolCallEvent | Finish
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,15 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolDefinition:
-    """A tool the model may call. `parameters` is a JSON schema of type object."""
+    """A tool the model may call. `parameters` is a JSON schema of type object.
+
+    A call whose arguments the schema does not allow is no call of a `strict` tool: it comes back as text.
+    """
 
     name: str
     description: str
     parameters: Mapping[str, Any]
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""How models write tool calls: one module per format, chosen by what a chat template says."""
