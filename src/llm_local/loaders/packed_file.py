@@ -1,4 +1,4 @@
-"""One file with all tensors of a packed model, mapped into memory and never trusted.
+"""One file with all tensors of a packed model, read into large pages (else mapped into memory) and never trusted.
 
     8 bytes   b"llmpack" and the version of this format
     8 bytes   length N of the header, little endian
@@ -18,12 +18,13 @@ import mmap
 import os
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
 import torch
 
+from llm_local.loaders.large_pages import has_large_pages, large_pages
 from llm_local.loaders.packing import Layout, Part
 
 __all__ = ["DamagedPack", "PackedTensors", "in_memory", "open_packed", "write_packed"]
@@ -35,6 +36,7 @@ _PREFIX: Final = struct.Struct("<8sQ16s")
 _MAX_HEADER_BYTES: Final = 64 << 20
 _PAGE: Final = 4096
 _DIGEST_BYTES: Final = 8
+_READERS: Final = 2  # copying from the disk's cache is a matter of memory, not of cores
 _WORDS: Final = 1024  # whose sum is one word of what a digest is made from
 
 
@@ -61,11 +63,7 @@ class PackedTensors:
 
 def in_memory(layout: Layout, fill: Callable[[Write], None]) -> PackedTensors:
     """Tensors that lie in no file; `fill` writes them."""
-    memory = mmap.mmap(-1, max(layout.num_bytes, 1))
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel without them
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    storage = torch.frombuffer(memory, dtype=torch.uint8)
+    storage = large_pages(layout.num_bytes)
 
     def write(offset: int, piece: torch.Tensor) -> None:
         storage[offset : offset + piece.numel()] = piece
@@ -95,7 +93,7 @@ def write_packed(file: BinaryIO, key: str, layout: Layout, fill: Callable[[Write
 
 
 def open_packed(file: BinaryIO, key: str) -> PackedTensors:
-    """Map a packed file, every byte of which is checked. Changes to the tensors stay in this process.
+    """Read or map a packed file, every byte of which is checked. Changes to the tensors stay in this process.
 
     Raises:
         DamagedPack: it is not whole, or not ours.
@@ -120,9 +118,19 @@ def open_packed(file: BinaryIO, key: str) -> PackedTensors:
     begin = _data_begin(length)
     if size != begin + layout.num_bytes:
         raise DamagedPack(f"it has {size} bytes instead of {begin + layout.num_bytes}")
-    storage = _mapped(file.fileno(), size)[begin:]
-    for entry, bytes_of_one in zip(entries, _padded_parts(layout, storage), strict=True):
-        if _digest(bytes_of_one).hex() != entry["digest"]:
+    copied = has_large_pages()
+    storage = large_pages(layout.num_bytes) if copied else _mapped(file.fileno(), size)[begin:]
+
+    def check(part: tuple[int, torch.Tensor]) -> bytes:
+        offset, stored = part
+        if copied:
+            _read_all(file.fileno(), stored.numpy().data, begin + offset)
+        return _digest(stored)
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        digests = list(pool.map(check, zip(layout.offsets, _padded_parts(layout, storage), strict=True)))
+    for entry, digest in zip(entries, digests, strict=True):
+        if digest.hex() != entry["digest"]:
             raise DamagedPack(f"{entry['names'][0]} was changed")
     return PackedTensors(layout, storage)
 
@@ -178,3 +186,12 @@ def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
     while data:
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written
+
+
+def _read_all(descriptor: int, into: memoryview, offset: int) -> None:
+    into = into.cast("B")
+    while into:
+        count = os.preadv(descriptor, [into], offset)
+        if count == 0:
+            raise DamagedPack(f"it ends after {offset} bytes")
+        into, offset = into[count:], offset + count

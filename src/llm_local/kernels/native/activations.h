@@ -16,7 +16,7 @@ namespace LLM_VARIANT {
 constexpr int kTileTokens = 16;
 constexpr int kRowPad = 32;
 // How far ahead weights are asked for: about memory's latency times one core's bandwidth.
-constexpr int kPrefetchBytes = 4096;
+constexpr int kPrefetchBytes = 1536;
 
 typedef float StripRow[kStripRows];  // one token's outputs of a strip
 

@@ -32,7 +32,7 @@ constexpr int kSliceTokens = kSharingTiles * kTileTokens;
 constexpr int kSliceTokens = 4 * kRowTokens;
 #endif
 // Weights in one task of a few tokens: long enough to pay for the counter, short enough to balance.
-constexpr int64_t kTaskBytes = 32768;
+constexpr int64_t kTaskBytes = 65536;
 // Row-major weights in one task of many tokens: they stay in the second cache from slice to slice.
 constexpr int64_t kSliceBytes = 524288;
 

@@ -1,9 +1,10 @@
 // One parallel region for a whole step: the members of a team share phases of numbered tasks.
 //
-// Tasks are handed out by an atomic counter, so that a core with a busy neighbor simply does fewer of them. A phase
-// ends when all its tasks are done, not when all members have arrived: a member that was off its core for a while
-// finds the phases it missed finished and runs through. Hence the one rule for who writes a region: every member makes
-// the same calls of `each`, and nothing but addresses is computed between them.
+// Each member takes tasks from a range of its own, in order, because a core reads memory fastest straight ahead; then
+// from the others', so that a core with a busy neighbor simply does fewer of them. A phase ends when all its tasks are
+// done, not when all members have arrived: a member that was off its core for a while finds the phases it missed
+// finished and runs through. Hence the one rule for who writes a region: every member makes the same calls of `each`,
+// and nothing but addresses is computed between them.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -14,14 +15,22 @@
 
 namespace llm {
 
-// What the members of a region share. `next` holds the phase in its upper half and the next task in its lower one.
+constexpr int kMaxRanges = 64;
+
+// What the members of a region share. Each range's counter holds the phase in its upper half and the next task in its
+// lower one.
 class Team {
  public:
-  LLM_HERE explicit Team(int count) : count(count) {}
+  LLM_HERE explicit Team(int count) : count(count), ranges(count < kMaxRanges ? count : kMaxRanges) {}
 
-  const int count;
-  alignas(64) std::atomic<uint64_t> next{0};
+  struct alignas(64) Counter {
+    std::atomic<uint64_t> next{0};
+  };
+
+  const int count, ranges;
+  Counter counters[kMaxRanges];
   alignas(64) std::atomic<int64_t> done{0};
+  alignas(64) std::atomic<uint64_t> phase{0};
 };
 
 // Waits a moment; from the 2,000th time on, lets other threads have the core.
@@ -46,6 +55,7 @@ class Member {
 
  private:
   static constexpr int kPhaseShift = 32;
+  static constexpr uint64_t kTaskMask = 0xffffffff;
 
   Team& team_;
   const int index_;
@@ -56,19 +66,27 @@ template <class Body>
 void Member::each(int64_t num_tasks, Body&& body) {
   if (num_tasks <= 0) return;
   const uint64_t phase = phase_++;
-  const uint64_t end = (phase << kPhaseShift) + static_cast<uint64_t>(num_tasks);
-  uint64_t next = team_.next.load(std::memory_order_acquire);
-  while (next < end) {  // an earlier phase cannot be: this member saw it end
-    if (!team_.next.compare_exchange_weak(next, next + 1, std::memory_order_acq_rel)) continue;
-    body(static_cast<int64_t>(next - (phase << kPhaseShift)));
-    if (team_.done.fetch_add(1, std::memory_order_acq_rel) + 1 == num_tasks) {
-      team_.done.store(0, std::memory_order_relaxed);
-      team_.next.store((phase + 1) << kPhaseShift, std::memory_order_release);
-      return;
+  const int ranges = team_.ranges;
+  for (int i = 0; i < ranges; ++i) {
+    const int range = (index_ + i) % ranges;
+    const int64_t begin = num_tasks * range / ranges, size = num_tasks * (range + 1) / ranges - begin;
+    std::atomic<uint64_t>& counter = team_.counters[range].next;
+    uint64_t next = counter.load(std::memory_order_acquire);
+    while (next >> kPhaseShift == phase && static_cast<int64_t>(next & kTaskMask) < size) {
+      if (!counter.compare_exchange_weak(next, next + 1, std::memory_order_acq_rel)) continue;
+      body(begin + static_cast<int64_t>(next & kTaskMask));
+      if (team_.done.fetch_add(1, std::memory_order_acq_rel) + 1 == num_tasks) {
+        team_.done.store(0, std::memory_order_relaxed);
+        for (int r = 0; r < ranges; ++r) {
+          team_.counters[r].next.store((phase + 1) << kPhaseShift, std::memory_order_relaxed);
+        }
+        team_.phase.store(phase + 1, std::memory_order_release);
+        return;
+      }
+      next = counter.load(std::memory_order_acquire);
     }
-    next = team_.next.load(std::memory_order_acquire);
   }
-  for (int times = 0; team_.next.load(std::memory_order_acquire) == end; ++times) relax(times);
+  for (int times = 0; team_.phase.load(std::memory_order_acquire) == phase; ++times) relax(times);
 }
 
 // Calls `run(context, member)` on up to `threads` threads at once, the calling one included; returns when all are done.
