@@ -219,6 +219,26 @@ def test_patience_ends(cache: PackedCache, stored: Path, monkeypatch: pytest.Mon
             pass
 
 
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system without large pages, where packed files are mapped."""
+    monkeypatch.setattr(packed_file, "has_large_pages", lambda: False)
+
+
+def test_with_large_pages_the_file_is_copied_and_may_go(
+    cache: PackedCache, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_file, "has_large_pages", lambda: False)
+    mapped = cache.find("k")
+    monkeypatch.setattr(packed_file, "has_large_pages", lambda: True)
+    copied = cache.find("k")
+    assert mapped is not None and copied is not None
+    assert torch.equal(mapped.storage, copied.storage)
+    os.truncate(stored, 0)
+    assert copied.storage.sum() > 0  # a mapping would end the process here
+
+
+@pytest.mark.usefixtures("small_pages")
 def test_the_least_recently_used_goes_and_what_is_in_use_stays(tmp_path: Path) -> None:
     size = 12_000  # one file: a page of header, and the parts
     cache = PackedCache(tmp_path, 2 * size)
@@ -324,7 +344,8 @@ def test_a_hub_snapshot_is_known_by_its_contents(tmp_path: Path) -> None:
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_a_packed_file_is_mapped_not_read(cache: PackedCache, stored: Path) -> None:
+@pytest.mark.usefixtures("small_pages")
+def test_without_large_pages_a_packed_file_is_mapped_not_read(cache: PackedCache, stored: Path) -> None:
     found = cache.find("k")
     assert found is not None
     maps = Path("/proc/self/maps")
