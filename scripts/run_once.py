@@ -67,6 +67,7 @@ def make_parser() -> FlagParser:
         (("--no-stream",), "Print the answer when it is complete."),
         (("--json",), "Print one JSON object when the answer is complete."),
         (("--show-prompt",), "Print the exact rendered prompt and its token count on stderr."),
+        (("--show-thinking",), "Print the model's reasoning on stderr; the answer on stdout never holds it."),
         (("-v", "--verbose"), "Print token counts, timings and options on stderr."),
         (("--debug",), "Print the traceback of an error."),
         (("--version",), "Print the version and exit."),

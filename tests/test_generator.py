@@ -22,12 +22,12 @@ def byte_ids(text):
     return list(text.encode())
 
 
-def make_generator(*replies, context_length=256, defaults=None):
+def make_generator(*replies, context_length=256, defaults=None, tokenizer=None):
     engine = ScriptedEngine()
     for reply in replies:
         engine.enqueue(reply)
     loaded = SimpleNamespace(
-        tokenizer=ByteTokenizer(),
+        tokenizer=tokenizer or ByteTokenizer(),
         info=SimpleNamespace(context_length=context_length),
         end_token_ids=frozenset({END}),
     )
@@ -210,8 +210,7 @@ def test_a_continuation_keeps_the_space_its_tokenizer_drops_at_the_start_of_a_te
         def decode(self, token_ids, **options):
             return super().decode(token_ids, **options).removeprefix(" ")
 
-    generator, _ = make_generator(byte_ids(" a time"), byte_ids(" Hello"))
-    generator._loaded.tokenizer = SpaceDropping()
+    generator, _ = make_generator(byte_ids(" a time"), byte_ids(" Hello"), tokenizer=SpaceDropping())
     assert generator.generate_text("Once upon").text == " a time"
     assert generator.generate_chat(HELLO).text == "Hello"
 

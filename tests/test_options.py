@@ -11,7 +11,7 @@ import pytest
 from llm_local.errors import InvalidRequest
 from llm_local.options import BOUNDS, UNSET, Bound, Constraint, GenerationOptions, Unset, given
 
-OPTIONAL = ("max_new_tokens", "seed")
+OPTIONAL = ("max_new_tokens", "seed", "max_thinking_tokens")
 NEVER_A_NUMBER = [
     math.nan,
     math.inf,

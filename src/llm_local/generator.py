@@ -10,25 +10,24 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from llm_local.engine.driver import Driver, InlineDriver
 from llm_local.engine.protocol import Engine, PrefillStep, TokenRequest
 from llm_local.errors import ContextLengthExceeded, InvalidRequest
 from llm_local.events import Completion, ContextTrimmed, Event, TokenLogprob, fold
 from llm_local.generation.batches import Batch
+from llm_local.generation.engines import engine_for
+from llm_local.generation.masks import RequestMasks
+from llm_local.generation.offers import check_raw, offered_tools
 from llm_local.generation.streams import EventStream, StepReader
 from llm_local.messages import Message, ToolDefinition, check_text
 from llm_local.model_loader import LoadedModel
 from llm_local.options import GenerationOptions
 from llm_local.specs import EngineOptions
 from llm_local.text.fit import ContextPolicy, fit, trim_oldest
-from llm_local.text.pipeline import TextPipeline
+from llm_local.text.reply_format import ReplyFormat
 from llm_local.text.templates import ChatTemplate, RenderedPrompt
-
-if TYPE_CHECKING:
-    from llm_local.constraints.compiler import ConstraintCompiler
 
 __all__ = ["EventStream", "PreparedRequest", "StepReader", "TextGenerator"]
 
@@ -43,7 +42,7 @@ class PreparedRequest:
     """A request that is known to fit: exactly what the model will see, and how it will be sampled.
 
     `stops` are the caller's stop strings and the template's own. `continues` says that the reply goes on in the middle
-    of the prompt's text, rather than in a turn of its own.
+    of the prompt's text, rather than in a turn of its own. `tools` may be called.
     """
 
     prompt_text: str
@@ -52,6 +51,7 @@ class PreparedRequest:
     stops: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     continues: bool = False
+    tools: tuple[ToolDefinition, ...] = ()
     trimmed: ContextTrimmed | None = None
 
 
@@ -75,9 +75,11 @@ class TextGenerator:
         self._loaded = loaded
         self._defaults = GenerationOptions() if defaults is None else defaults
         self._driver = driver(
-            _engine_for(loaded, engine_options or EngineOptions(), draft) if engine is None else engine
+            engine_for(loaded, engine_options or EngineOptions(), draft) if engine is None else engine
         )
         self._template = ChatTemplate(loaded.tokenizer)
+        self._reply = ReplyFormat(loaded.tokenizer, self._template)
+        self._masks = RequestMasks(loaded, self._template, self._reply)
         self._numbers = itertools.count(1)
 
     def prepare_chat(
@@ -96,21 +98,26 @@ class TextGenerator:
         `PreparedRequest.trimmed` and the stream's first event then tell.
 
         Raises:
-            InvalidRequest: the template refuses the messages.
+            InvalidRequest: the template refuses the messages, or `options` ask for a tool that is not there or a switch
+                that the model does not have.
             ContextLengthExceeded: prompt and reserve do not fit the window.
         """
-        whole = self._template.render(messages, tools)
+        options = self._defaults if options is None else options
+        tools = offered_tools(tools, options.tool_choice)
+        whole = self._template.render(messages, tools, think=options.think)
         try:
-            return self._prepare(whole, options, explicit=reserve_explicit)
+            return self._prepare(whole, options, tools, explicit=reserve_explicit)
         except ContextLengthExceeded:
             if policy == "refuse":
                 raise
-            kept = trim_oldest(messages, lambda part: self._fits(part, options, tools, reserve_explicit))
+            kept = trim_oldest(
+                messages, lambda part: self._fits(part, options, tools, explicit=reserve_explicit)
+            )
             if kept is None:
                 raise
-        rendered = self._template.render(kept, tools)
+        rendered = self._template.render(kept, tools, think=options.think)
         trimmed = ContextTrimmed(len(messages) - len(kept), len(whole.token_ids) - len(rendered.token_ids))
-        prepared = self._prepare(rendered, options, explicit=reserve_explicit)
+        prepared = self._prepare(rendered, options, tools, explicit=reserve_explicit)
         return dataclasses.replace(prepared, trimmed=trimmed)
 
     def prepare_text(
@@ -123,10 +130,12 @@ class TextGenerator:
         """Take text as it is: the ids are exactly `tokenizer(prompt)`.
 
         Raises:
-            InvalidRequest: the prompt has no tokens.
+            InvalidRequest: the prompt has no tokens, or `options` are about what only a chat template knows.
             ContextLengthExceeded: prompt and reserve do not fit the window.
         """
         check_text(prompt, "prompt")
+        options = self._defaults if options is None else options
+        check_raw(options)
         rendered = RenderedPrompt(prompt, tuple(self._loaded.tokenizer(prompt).input_ids))
         prepared = self._prepare(rendered, options, explicit=reserve_explicit)
         return dataclasses.replace(prepared, continues=True)
@@ -148,20 +157,30 @@ class TextGenerator:
         Raises:
             InvalidRequest: the constraint cannot be enforced on this model.
         """
-        constraint = prepared.options.constraint
         request = TokenRequest(
             sequence_id=str(next(self._numbers)),
             prompt_ids=prepared.prompt_ids,
             options=prepared.options,
             stop_token_ids=self._loaded.end_token_ids,
-            mask=None if constraint is None else self._constraints.mask(constraint),
+            mask=self._masks.mask(
+                prepared.prompt_text, prepared.options, prepared.tools, raw=prepared.continues
+            ),
             owner=owner,
             priority=priority,
         )
         # a tokenizer may drop the space before a text's first word, which is wrong where a text goes on or must match
-        exact = prepared.continues or constraint is not None
+        exact = prepared.continues or prepared.options.constraint is not None
         context_ids = prepared.prompt_ids[-CONTEXT_TOKENS:] if exact else ()
-        pipeline = TextPipeline(self._loaded.tokenizer, prepared.stops, context_ids)
+        if prepared.continues:
+            pipeline = self._reply.text_pipeline(prepared.stops, context_ids)
+        else:
+            pipeline = self._reply.chat_pipeline(
+                prepared.prompt_text,
+                prepared.stops,
+                tools=prepared.tools,
+                exact=exact,
+                context_ids=context_ids,
+            )
         return request, StepReader(pipeline, () if prepared.trimmed is None else (prepared.trimmed,))
 
     def score(self, text: str, *, given: str = "", top_logprobs: int = 0) -> tuple[TokenLogprob, ...]:
@@ -202,16 +221,26 @@ class TextGenerator:
         return fold(self.stream(self.prepare_text(prompt, options, reserve_explicit=options is not None)))
 
     def generate_chat(
-        self, messages: Sequence[Message], options: GenerationOptions | None = None
+        self,
+        messages: Sequence[Message],
+        options: GenerationOptions | None = None,
+        *,
+        tools: Sequence[ToolDefinition] = (),
     ) -> Completion:
-        """Answer a conversation."""
-        return fold(self.generate_chat_stream(messages, options))
+        """Answer a conversation, or call some of `tools`: `Completion.tool_calls`."""
+        return fold(self.generate_chat_stream(messages, options, tools=tools))
 
     def generate_chat_stream(
-        self, messages: Sequence[Message], options: GenerationOptions | None = None
+        self,
+        messages: Sequence[Message],
+        options: GenerationOptions | None = None,
+        *,
+        tools: Sequence[ToolDefinition] = (),
     ) -> EventStream:
         """Answer a conversation as it comes."""
-        return self.stream(self.prepare_chat(messages, options, reserve_explicit=options is not None))
+        return self.stream(
+            self.prepare_chat(messages, options, tools=tools, reserve_explicit=options is not None)
+        )
 
     def generate_batch(
         self,
@@ -226,33 +255,31 @@ class TextGenerator:
         """
         return Batch(jobs, lambda job: self.stream(prepare(job)), on_event=on_event)
 
-    @cached_property
-    def _constraints(self) -> ConstraintCompiler:
-        # Late: it loads libraries that only constrained requests need.
-        from llm_local.constraints.compiler import ConstraintCompiler
-
-        loaded = self._loaded
-        return ConstraintCompiler(loaded.tokenizer, loaded.info.vocab_size, loaded.end_token_ids)
-
     def _fits(
         self,
         messages: Sequence[Message],
-        options: GenerationOptions | None,
+        options: GenerationOptions,
         tools: Sequence[ToolDefinition],
+        *,
         explicit: bool,
     ) -> bool:
+        rendered = self._template.render(messages, tools, think=options.think)
         try:
-            self._prepare(self._template.render(messages, tools), options, explicit=explicit)
+            self._prepare(rendered, options, tools, explicit=explicit)
         except ContextLengthExceeded:
             return False
         return True
 
     def _prepare(
-        self, rendered: RenderedPrompt, options: GenerationOptions | None, *, explicit: bool
+        self,
+        rendered: RenderedPrompt,
+        options: GenerationOptions,
+        tools: Sequence[ToolDefinition] = (),
+        *,
+        explicit: bool,
     ) -> PreparedRequest:
         if not rendered.token_ids:
             raise InvalidRequest("The prompt is empty.", "Give at least one token.", param="prompt")
-        options = self._defaults if options is None else options
         cap = fit(
             len(rendered.token_ids),
             options.max_new_tokens,
@@ -266,40 +293,5 @@ class TextGenerator:
             # a constrained reply ends by itself, and may hold what ends others
             stops=options.stop + (rendered.stops if options.constraint is None else ()),
             notices=rendered.notices,
+            tools=tuple(tools),
         )
-
-
-def _engine_for(loaded: LoadedModel, options: EngineOptions, draft: LoadedModel | None) -> Engine:
-    # Late: these import torch, and whoever brings an engine of its own does not need it.
-    from llm_local.engine.factory import make_draft, make_engine
-    from llm_local.engine.speculative import Drafter, NgramDrafter
-    from llm_local.loaders.devices import available_bytes
-
-    kv_limit_bytes = options.kv_cache_bytes
-    if kv_limit_bytes is None:
-        kv_limit_bytes = available_bytes(loaded.info.device) // 2
-    drafter: Drafter | None = NgramDrafter() if options.speculation == "ngram" else None
-    if draft is not None:
-        if draft.tokenizer.get_vocab() != loaded.tokenizer.get_vocab():
-            raise InvalidRequest(
-                f"The draft model {draft.info.ref} has another vocabulary than {loaded.info.ref}.",
-                "A draft model must be of the same family.",
-                param="draft_model",
-            )
-        # the small model's keys and values are small too
-        draft_bytes = kv_limit_bytes // 8
-        kv_limit_bytes -= draft_bytes
-        drafter = make_draft(
-            draft.model,
-            context_length=draft.info.context_length,
-            kv_limit_bytes=draft_bytes,
-            kernels=options.kernels,
-        )
-    return make_engine(
-        loaded.model,
-        context_length=loaded.info.context_length,
-        kv_limit_bytes=kv_limit_bytes,
-        prefix_cache_bytes=kv_limit_bytes // 2 if options.prefix_cache else 0,
-        drafter=drafter,
-        kernels=options.kernels,
-    )

@@ -16,7 +16,17 @@ from typing import Any, Final, Literal, get_args
 from llm_local.errors import InvalidRequest
 from llm_local.messages import check_text
 
-__all__ = ["BOUNDS", "UNSET", "Bound", "Constraint", "ConstraintKind", "GenerationOptions", "Unset", "given"]
+__all__ = [
+    "BOUNDS",
+    "UNSET",
+    "Bound",
+    "Constraint",
+    "ConstraintKind",
+    "GenerationOptions",
+    "Think",
+    "Unset",
+    "given",
+]
 
 
 class Unset:
@@ -78,6 +88,7 @@ BOUNDS: Final[Mapping[str, Bound]] = {
     "frequency_penalty": Bound(-2.0, 2.0),
     "seed": Bound(-(2**63), 2**63 - 1, integer=True),
     "top_logprobs": Bound(0, 20, integer=True),
+    "max_thinking_tokens": Bound(0, 10_000_000, integer=True),
 }
 
 MAX_STOP_STRINGS: Final = 16
@@ -87,6 +98,7 @@ LOGIT_BIAS: Final = Bound(-100.0, 100.0)
 MAX_CONSTRAINT_BYTES: Final = 256 * 1024
 MAX_CHOICES: Final = 10_000
 
+Think = Literal["default", "on", "off", "low", "medium", "high"]
 ConstraintKind = Literal["json", "json_schema", "regex", "choice", "grammar", "gbnf", "lark"]
 
 
@@ -186,7 +198,10 @@ class GenerationOptions:
     - `stop`: strings that end the reply and are not part of it.
     - `seed`: makes sampling repeatable, alone or inside any batch; None draws a fresh one.
     - `logprobs`: report the log-probability of each sampled token, and of `top_logprobs` alternatives.
-    - `constraint`: what the whole reply must be; None leaves it free.
+    - `constraint`: what the whole answer must be, behind the reasoning if there is any; None leaves it free.
+    - `think`: whether the model reasons, or how much; a model whose chat template has no such switch refuses.
+    - `max_thinking_tokens`: cap on sampled tokens of reasoning, after which it is closed; None is no cap of its own.
+    - `tool_choice`: "auto", "none" (as if there were no tools), "required" (at least one call), or a tool's name.
 
     Raises:
         InvalidRequest: a value out of its bound; `param` names the field.
@@ -207,11 +222,14 @@ class GenerationOptions:
     logprobs: bool = False
     top_logprobs: int = 0
     constraint: Constraint | None = None
+    think: Think = "default"
+    max_thinking_tokens: int | None = None
+    tool_choice: str = "auto"
 
     def __post_init__(self) -> None:
         for name, bound in BOUNDS.items():
             value = getattr(self, name)
-            if value is not None or name not in ("max_new_tokens", "seed"):
+            if value is not None or name not in ("max_new_tokens", "seed", "max_thinking_tokens"):
                 bound.check(name, value)
         _check_stop(self.stop)
         _check_logit_bias(self.logit_bias)
@@ -223,6 +241,15 @@ class GenerationOptions:
             raise InvalidRequest("top_logprobs needs logprobs to be true.", param="top_logprobs")
         if self.constraint is not None and not isinstance(self.constraint, Constraint):
             raise _wrong(f"constraint must be a Constraint, not {type(self.constraint).__name__}.")
+        if self.think not in get_args(Think):
+            raise InvalidRequest(
+                f"think is {reprlib.repr(self.think)}, but must be one of {', '.join(get_args(Think))}.",
+                param="think",
+            )
+        if not isinstance(self.tool_choice, str) or not self.tool_choice:
+            raise InvalidRequest(
+                "tool_choice must be auto, none, required or the name of a tool.", param="tool_choice"
+            )
 
     @property
     def greedy(self) -> bool:

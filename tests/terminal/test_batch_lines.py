@@ -46,8 +46,8 @@ def test_a_prompt_with_options() -> None:
 def test_every_reported_option_is_taken() -> None:
     assert {"max_new_tokens", "temperature", "seed", "stop"} < set(OPTION_NAMES)
     known = set(GenerationOptions.__dataclass_fields__)
-    # a constraint is for the whole batch: its flags say it
-    assert known - set(OPTION_NAMES) == {"constraint", "logprobs", "top_logprobs"}
+    # a constraint is for the whole batch: its flags say it; a line brings no tools to choose from
+    assert known - set(OPTION_NAMES) == {"constraint", "logprobs", "top_logprobs", "tool_choice"}
 
 
 def test_messages_are_strict_values() -> None:

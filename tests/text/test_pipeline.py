@@ -8,6 +8,7 @@ import pytest
 
 from fakes import ByteTokenizer
 from llm_local.events import TokenLogprob
+from llm_local.text.detokenizer import Detokenizer
 from llm_local.text.pipeline import TextPipeline
 from text.small_tokenizers import TOKENIZERS
 from text.test_detokenizer import ATOMS, decode, encode
@@ -18,7 +19,7 @@ END = ByteTokenizer.end_token
 
 def run(tokenizer, ids, stops=(), logprobs=False):
     """All deltas, and how many of them came before the stop string was found."""
-    pipeline, deltas, before = TextPipeline(tokenizer, stops), [], None
+    pipeline, deltas, before = TextPipeline(Detokenizer(tokenizer), stops), [], None
     for place, token_id in enumerate(ids):
         deltas += pipeline.feed(token_id, TokenLogprob(token_id, -float(place)) if logprobs else None)
         if pipeline.stopped and before is None:
@@ -95,7 +96,7 @@ def test_log_probabilities_stay_with_their_ids():
 @pytest.mark.parametrize("stop", ["。", "好。", "👩‍👩‍👧", "é"])
 def test_a_stop_string_of_many_bytes_is_found_at_its_last_byte(stop):
     """Held-back bytes and held-back beginnings work together: found at once, and not a byte of it shown."""
-    pipeline, shown = TextPipeline(ByteTokenizer(), [stop]), ""
+    pipeline, shown = TextPipeline(Detokenizer(ByteTokenizer()), [stop]), ""
     data = f"ok 你{stop}".encode()
     for byte in data:
         assert not pipeline.stopped
@@ -121,7 +122,7 @@ def test_finish_flushes_both_stages():
 
 def test_a_stop_string_that_the_end_completes_is_still_a_stop():
     """Bytes that become a replacement character at the end may complete a stop string; then it is not shown."""
-    pipeline = TextPipeline(ByteTokenizer(), ["x\ufffd"])
+    pipeline = TextPipeline(Detokenizer(ByteTokenizer()), ["x\ufffd"])
     assert text_of([delta for byte in (*b"ax", 0xF0) for delta in pipeline.feed(byte)]) == "a"
     assert not pipeline.stopped
     assert text_of(pipeline.finish()) == ""
@@ -130,7 +131,7 @@ def test_a_stop_string_that_the_end_completes_is_still_a_stop():
 
 def test_an_empty_reply_has_no_delta():
     """Nothing fed, nothing returned; a second finish returns nothing either."""
-    pipeline = TextPipeline(ByteTokenizer(), ["#"])
+    pipeline = TextPipeline(Detokenizer(ByteTokenizer()), ["#"])
     assert pipeline.finish() == []
     pipeline.feed(0xE4)
     assert [delta.token_ids for delta in pipeline.finish()] == [(0xE4,)]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from llm_local.engine.driver import Driver
 from llm_local.engine.protocol import EngineStep, PrefillStep, TokenRequest
-from llm_local.events import Event, Finish, Progress
+from llm_local.events import Event, Finish, FinishReason, Progress
 from llm_local.text.pipeline import TextPipeline
 
 __all__ = ["EventStream", "StepReader"]
@@ -48,10 +48,15 @@ class StepReader:
         events += self._pipeline.finish()
         usage = step.report.usage
         if not self._pipeline.stopped:
-            return [*events, Finish(step.finish_reason or "cancelled", usage, step.report.timings)]
+            reason = step.finish_reason or "cancelled"
+            return [*events, Finish(self._named(reason), usage, step.report.timings)]
         # what the engine sampled before it heard of the stop string is no part of the reply
         usage = dataclasses.replace(usage, completion_tokens=self._pipeline.num_tokens)
-        return [*events, Finish("stop", usage, step.report.timings)]
+        return [*events, Finish(self._named("stop"), usage, step.report.timings)]
+
+    def _named(self, reason: FinishReason) -> FinishReason:
+        """A reply that ended by itself and made calls waits for their results."""
+        return "tool_calls" if reason == "stop" and self._pipeline.num_calls else reason
 
 
 class EventStream:

@@ -26,7 +26,7 @@ __all__ = [
     "split_lines",
 ]
 
-OPTION_NAMES: Final = (*(name for name in BOUNDS if name != "top_logprobs"), "stop", "logit_bias")
+OPTION_NAMES: Final = (*(name for name in BOUNDS if name != "top_logprobs"), "stop", "logit_bias", "think")
 """The options a line may have beside its prompt.
 
 Log-probabilities are not reported, so they are not taken; a constraint is compiled once, for the whole batch.

@@ -23,10 +23,11 @@ __all__ = [
 
 _SHORT: Final = {"model_id": "-m", "system_prompt": "-s"}
 # What shows one answer to people; a batch has results for programs.
-_SINGLE: Final = ("no_stream", "show_prompt", "verbose")
+_SINGLE: Final = ("no_stream", "show_prompt", "show_thinking", "verbose")
 _REQUEST_NUMBERS: Final = {
-    "presence_penalty": "Lowers tokens that are in the reply already, once; 0 is off.",
-    "frequency_penalty": "Lowers tokens by how often they are in the reply; 0 is off.",
+    "presence_penalty": ("PENALTY", "Lowers tokens that are in the reply already, once.", "Default: 0, off."),
+    "frequency_penalty": ("PENALTY", "Lowers tokens by how often they are in the reply.", "Default: 0, off."),
+    "max_thinking_tokens": ("TOKENS", "Ends the reasoning after so many tokens.", "Default: no limit."),
 }
 
 
@@ -90,13 +91,13 @@ def setting_flags(parsed: argparse.Namespace) -> dict[str, Any]:
 
 def add_request_flags(group: argparse._ActionsContainer) -> None:
     """Add the generation flags that belong to one request and are no settings. Their dests are option names."""
-    for name, text in _REQUEST_NUMBERS.items():
+    for name, (metavar, text, default) in _REQUEST_NUMBERS.items():
         flag = "--" + name.replace("_", "-")
         group.add_argument(
             flag,
             type=_reader(flag, name),
-            metavar="PENALTY",
-            help=f"{text} Must be {BOUNDS[name]}. Default: 0.",
+            metavar=metavar,
+            help=f"{text} Must be {BOUNDS[name]}. {default}",
         )
     group.add_argument(
         "--stop",
@@ -104,12 +105,32 @@ def add_request_flags(group: argparse._ActionsContainer) -> None:
         metavar="TEXT",
         help="End the reply before this text appears. Can be given several times.",
     )
+    _add_thinking_flags(group)
     add_constraint_flags(group)
+
+
+def _add_thinking_flags(group: argparse._ActionsContainer) -> None:
+    flags = group.add_mutually_exclusive_group()
+    for flag, value, text in (
+        ("--think", "on", "Let the model reason before it answers. Models that cannot be told so refuse."),
+        (
+            "--no-think",
+            "off",
+            "Let the model answer without reasoning. Models that cannot be told so refuse.",
+        ),
+    ):
+        flags.add_argument(flag, dest="think", action="store_const", const=value, help=text)
+    flags.add_argument(
+        "--reasoning-effort",
+        dest="think",
+        choices=("low", "medium", "high"),
+        help="How much the model reasons, where it can be told.",
+    )
 
 
 def request_options(parsed: argparse.Namespace) -> Mapping[str, Any]:
     """What `GenerationOptions.replace` takes: the request flags that were given."""
-    names = (*_REQUEST_NUMBERS, "stop")
+    names = (*_REQUEST_NUMBERS, "stop", "think")
     values = {name: getattr(parsed, name) for name in names} | {"constraint": given_constraint(parsed)}
     return {
         name: tuple(value) if name == "stop" else value for name, value in values.items() if value is not None
@@ -145,7 +166,8 @@ def _reader(flag: str, name: str) -> Callable[[str], float]:
 
     def read(text: str) -> float:
         try:
-            return float(kind.read(text))
+            number_read: float = kind.read(text)
+            return number_read
         except ValueError:
             raise InvalidRequest(f"{flag} is {text!r}, but must be {kind.allowed}.", param=flag) from None
 

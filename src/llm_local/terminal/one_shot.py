@@ -27,6 +27,7 @@ from llm_local.terminal.progress import ProgressReporter
 from llm_local.terminal.report import RunReport, error_object
 from llm_local.terminal.signals import StopSignals
 from llm_local.terminal.streams import STDIN, AnswerWriter, Messages
+from llm_local.terminal.thinking import ThinkingView
 
 __all__ = ["OneShot"]
 
@@ -137,7 +138,7 @@ class OneShot:
         stream = model.generator.stream(prepared)
         self._signals.on_stop = stream.cancel
         report = RunReport(
-            fold(self._shown(stream, live=not (args.json or args.no_stream))),
+            fold(self._shown(stream, args)),
             model.info,
             model.load_s,
             prepared.options,
@@ -168,16 +169,20 @@ class OneShot:
             if line:
                 self._messages.note(line)
 
-    def _shown(self, stream: Iterator[Event], *, live: bool) -> Iterator[Event]:
+    def _shown(self, stream: Iterator[Event], args: argparse.Namespace) -> Iterator[Event]:
         """The same events, each shown as it passes."""
+        live = not (args.json or args.no_stream)
+        thinking = ThinkingView(self._messages, shown=args.show_thinking)
         for event in stream:
             if isinstance(event, Progress):
                 self._progress(event)
             elif isinstance(event, Delta):
                 self._progress.close()
+                thinking.show(event)
                 if live and event.channel == "content":
                     self._answer.write(event.text)
             yield event
+        thinking.close()
         self._progress.close()
 
     def _print_json(self, value: Mapping[str, Any]) -> None:

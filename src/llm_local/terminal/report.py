@@ -90,6 +90,8 @@ class RunReport:
         names = [name for name in (*BOUNDS, "stop") if name != "top_logprobs"]
         if self.options.logit_bias:
             names.append("logit_bias")
+        if self.options.think != "default":
+            names.append("think")
         return {name: getattr(self.options, name) for name in names}
 
 

@@ -103,6 +103,7 @@ class Messages:
         self._terminal = raw.isatty()
         self.live = self._terminal and os.environ.get("TERM", "dumb") != "dumb"
         self._status_width = 0
+        self._shown = TerminalFilter() if self._terminal else None
 
     @classmethod
     def on_stderr(cls) -> Messages:
@@ -119,6 +120,10 @@ class Messages:
             shown = TerminalFilter()
             text = shown.feed(text) + shown.finish()
         self._send(self._erasing() + text + ("" if text.endswith("\n") else "\n"))
+
+    def piece(self, text: str) -> None:
+        """Print a piece of a longer text at once: as it is, or harmless on a terminal."""
+        self._send(self._erasing() + (self._shown.feed(text) if self._shown else text))
 
     def status(self, text: str) -> None:
         """Replace the status line; an empty text removes it. Does nothing unless `live`."""

@@ -18,12 +18,14 @@ class ReasoningTags:
 
     `silent` are strings that only say that an answer comes, and are no part of it. Reasoning opens where a reply
     begins, so that an answer may speak of a tag; `anywhere` says that the tags are control tokens and always mean it.
+    `answers` must come between reasoning and answer; such a model always reasons.
     """
 
     opens: str
     closes: str
     silent: tuple[str, ...] = ()
     anywhere: bool = False
+    answers: str = ""
 
     @property
     def strings(self) -> tuple[str, ...]:
@@ -47,6 +49,7 @@ FAMILIES: Final = (
             "<|return|>",
         ),
         anywhere=True,
+        answers="<|start|>assistant<|channel|>final<|message|>",
     ),
     # Cohere Command A Reasoning
     ReasoningTags(

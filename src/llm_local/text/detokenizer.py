@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
 
 __all__ = ["Detokenizer", "Tokenizer"]
 
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
 
 class Tokenizer(Protocol):
@@ -27,8 +27,14 @@ class Detokenizer:
     characters at the end are held back until the bytes after them decide.
     """
 
-    def __init__(self, tokenizer: Tokenizer, context_ids: Sequence[int] = ()) -> None:
-        """`context_ids` are the last ids before the first one fed: what the text continues."""
+    def __init__(
+        self, tokenizer: Tokenizer, context_ids: Sequence[int] = (), shown: Mapping[int, str] | None = None
+    ) -> None:
+        """`context_ids` are the last ids before the first one fed: what the text continues.
+
+        `shown` are special tokens that are text here, because they say where a part of the reply begins or ends.
+        """
+        self._shown = shown or {}
         self._tokenizer = tokenizer
         # ids whose decoded text is the context of the next ones, then the new ones
         self._window = list(context_ids)
@@ -38,6 +44,8 @@ class Detokenizer:
 
     def feed(self, token_id: int) -> str:
         """Add one id; return the text that became final, possibly nothing."""
+        if token_id in self._shown:
+            return self._show(self._shown[token_id])
         self._window.append(token_id)
         new = self._new_text()
         # An unfinished character shows as replacement characters at the very end. There may be many: a tokenizer
@@ -51,6 +59,15 @@ class Detokenizer:
     def finish(self) -> str:
         """Return what is still held back; bytes that never became a character are replacement characters."""
         return self._advance(self._new_text())
+
+    def _show(self, text: str) -> str:
+        """No character reaches across a special token: what is held back is final, and what follows begins anew."""
+        before = self.finish()
+        if self._emitted:
+            self._slide()
+        if self._context_text.endswith(REPLACEMENT):
+            self._window, self._num_context, self._context_text = [], 0, self._decode([])
+        return before + text
 
     def _new_text(self) -> str:
         return self._decode(self._window)[len(self._context_text) :]

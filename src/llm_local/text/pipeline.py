@@ -1,31 +1,47 @@
 """One request's way from sampled ids to events. Sans-I/O: feed it, read what it returns.
 
-Further stages (reasoning channels, tool-call formats) come between the stop matcher and the delta.
+The stages: detokenizer, channels, stop strings (in the answer only), tool calls. What each says depends on the whole
+text only and not on its pieces, so a streamed reply is the reply.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from llm_local.events import Delta, TokenLogprob
-from llm_local.text.detokenizer import Detokenizer, Tokenizer
+from llm_local.events import Channel, Delta, TokenLogprob, ToolCallDelta, ToolCallEvent
+from llm_local.text.channels import ChannelSplitter
+from llm_local.text.detokenizer import Detokenizer
 from llm_local.text.stops import StopMatcher
+from llm_local.text.tool_reader import Piece, ToolReader
 
-__all__ = ["TextPipeline"]
+__all__ = ["ReplyEvent", "TextPipeline"]
+
+ReplyEvent = Delta | ToolCallDelta | ToolCallEvent
+
+# Longer text goes on in pieces: a stage copies what follows a marker, which must not add up to the square.
+MAX_PIECE: Final = 1024
 
 
 class TextPipeline:
-    """Detokenizes, looks for stop strings, and keeps ids together with the text they became.
+    """Makes events of ids, and keeps ids together with the text they became.
 
     `num_tokens` counts the tokens fed.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, stops: Sequence[str] = (), context_ids: Sequence[int] = ()
+        self,
+        detokenizer: Detokenizer,
+        stops: Sequence[str] = (),
+        *,
+        channels: ChannelSplitter | None = None,
+        tools: ToolReader | None = None,
     ) -> None:
-        """`context_ids` are the last ids of a prompt that the reply continues in mid-text, else none."""
-        self._detokenizer = Detokenizer(tokenizer, context_ids)
+        """Without `channels` all text is the answer; without `tools` an answer has no calls."""
+        self._detokenizer = detokenizer
+        self._channels = channels
         self._stops = StopMatcher(stops)
+        self._tools = tools
         self.num_tokens = 0
         self._token_ids: list[int] = []
         self._logprobs: list[TokenLogprob] = []
@@ -35,22 +51,59 @@ class TextPipeline:
         """True once a stop string was found: the reply is over."""
         return self._stops.matched is not None
 
-    def feed(self, token_id: int, logprob: TokenLogprob | None = None) -> list[Delta]:
-        """Add one sampled token; return the deltas it completes, none while text is held back."""
+    @property
+    def num_calls(self) -> int:
+        """Complete tool calls so far."""
+        return 0 if self._tools is None else self._tools.num_calls
+
+    def feed(self, token_id: int, logprob: TokenLogprob | None = None) -> list[ReplyEvent]:
+        """Add one sampled token; return the events it completes, none while text is held back."""
         self.num_tokens += 1
         self._token_ids.append(token_id)
         if logprob is not None:
             self._logprobs.append(logprob)
-        text = self._stops.feed(self._detokenizer.feed(token_id))
-        return [self._delta(text)] if text else []
+        return self._read(self._detokenizer.feed(token_id))
 
-    def finish(self) -> list[Delta]:
+    def finish(self) -> list[ReplyEvent]:
         """The reply is over: return held-back text, and ids that made none (such as the end token)."""
-        text = self._stops.feed(self._detokenizer.finish()) + self._stops.finish()
-        return [self._delta(text)] if text or self._token_ids else []
+        events = self._read(self._detokenizer.finish())
+        if self._channels is not None:
+            events += self._sort(self._channels.finish())
+        rest = self._stops.finish()
+        if self._tools is None:
+            events += self._say([rest])
+        else:
+            events += self._say(self._tools.feed(rest)) + self._say(self._tools.finish())
+        return [*events, self._delta("content", "")] if self._token_ids else events
 
-    def _delta(self, text: str) -> Delta:
-        delta = Delta("content", text, tuple(self._token_ids), tuple(self._logprobs))
+    def _read(self, text: str) -> list[ReplyEvent]:
+        events: list[ReplyEvent] = []
+        for start in range(0, len(text), MAX_PIECE):
+            piece = text[start : start + MAX_PIECE]
+            events += self._sort(
+                [("content", piece)] if self._channels is None else self._channels.feed(piece)
+            )
+        return events
+
+    def _sort(self, pieces: Sequence[tuple[Channel, str]]) -> list[ReplyEvent]:
+        events: list[ReplyEvent] = []
+        for channel, text in pieces:
+            if self.stopped:
+                break
+            if channel == "reasoning":
+                events.append(self._delta(channel, text))
+                continue
+            text = self._stops.feed(text)
+            events += self._say([text] if self._tools is None else self._tools.feed(text))
+        return events
+
+    def _say(self, pieces: Sequence[Piece]) -> list[ReplyEvent]:
+        return [
+            self._delta("content", piece) if isinstance(piece, str) else piece for piece in pieces if piece
+        ]
+
+    def _delta(self, channel: Channel, text: str) -> Delta:
+        delta = Delta(channel, text, tuple(self._token_ids), tuple(self._logprobs))
         self._token_ids.clear()
         self._logprobs.clear()
         return delta

@@ -16,11 +16,17 @@ import jinja2
 
 from llm_local.errors import InvalidRequest, ModelCorrupt
 from llm_local.messages import Message, ToolCall, ToolDefinition
+from llm_local.text.channels import ReasoningTags, find_tags
+from llm_local.text.thinking import not_switched, template_variables, thinking_variables
+from llm_local.text.tool_formats.generic import without_tools
 
 __all__ = ["ChatTemplate", "RenderedPrompt"]
 
 FALLBACK_NOTICE = "This model has no chat template; using a plain User/Assistant transcript."
 FALLBACK_STOP = "\nUser:"
+TOOLS_NOTICE = "This model's chat template knows no tools; they are described to it in the conversation."
+# What templates call the reasoning of an earlier turn.
+REASONING_NAMES = ("reasoning_content", "reasoning", "thinking")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,14 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         source = tokenizer.chat_template
         self._source = source if isinstance(source, str) else " ".join(dict(source or {}).values())
+        self._variables = template_variables(self._source)
+        by_name = isinstance(source, Mapping) and "tool_use" in source
+        self._reads_tools = by_name or "tools" in self._variables
+        self._reads_calls = self._reads_tools or "tool_calls" in self._source
+        self._reasoning_names = [name for name in REASONING_NAMES if name in self._source]
         added = tokenizer.added_tokens_decoder.values()
+        self.tags: ReasoningTags | None = find_tags(self._source, {str(token) for token in added})
+        """What stands around the model's reasoning; None where it has none."""
         named = getattr(tokenizer, "chat_control_tokens", None) or ()
         special = {str(token) for token in added if token.special}
         # `<tool_call>` and the like are ordinary tokens to the tokenizer, but control to the template
@@ -57,18 +70,32 @@ class ChatTemplate:
             for character in sorted(set("".join(special | control)))
         }
 
-    def render(self, messages: Sequence[Message], tools: Sequence[ToolDefinition] = ()) -> RenderedPrompt:
-        """The prompt for the assistant's next turn.
+    @property
+    def source(self) -> str:
+        """The template itself, or all of several one after the other; empty where the model has none."""
+        return self._source
+
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[ToolDefinition] = (), *, think: str = "default"
+    ) -> RenderedPrompt:
+        """The prompt for the assistant's next turn. `think` is as in `GenerationOptions`.
+
+        Earlier reasoning goes to templates that read it, and is left out by all others. To a template that knows no
+        tools they are described in the conversation, which a notice tells.
 
         Raises:
-            InvalidRequest: no messages, or the template refuses them (its own words are in the message).
+            InvalidRequest: no messages, or the template refuses them (its own words are in the message), or the model's
+                reasoning cannot be switched as `think` says.
             ModelCorrupt: the template is not one.
         """
         if not messages:
             raise InvalidRequest("There is no message to answer.", param="messages")
         shield = _Shield()
         turns = [self._turn(message, shield) for message in messages]
+        switches = thinking_variables(think, self._variables, self._source)
         if not self._source:
+            if switches is None:
+                raise not_switched(think)
             if tools:
                 raise InvalidRequest(
                     "This model has no chat template, so it cannot use tools.", param="tools"
@@ -76,12 +103,16 @@ class ChatTemplate:
             text = _transcript(turns)
             ids = self._start_ids() + self._encode(shield.pieces(text))
             return RenderedPrompt(shield.restore(text), ids, (FALLBACK_STOP,), (FALLBACK_NOTICE,))
+        described = shield.cover([_tool(tool) for tool in tools], self._control)
+        if not self._reads_tools and (tools or not self._reads_calls):
+            turns = without_tools(turns, described)
         try:
             text = self._tokenizer.apply_chat_template(
                 turns,
-                tools=shield.cover([_tool(tool) for tool in tools], self._control) or None,
+                tools=described or None,
                 tokenize=False,
                 add_generation_prompt=True,
+                **(switches or {}),
             )
         except jinja2.TemplateSyntaxError as error:
             raise ModelCorrupt(
@@ -94,7 +125,19 @@ class ChatTemplate:
             raise InvalidRequest(
                 f"The model's chat template refuses these messages: {reason}", param="messages"
             ) from error
-        return RenderedPrompt(shield.restore(text), self._encode(shield.pieces(text)))
+        rendered = shield.restore(text)
+        if switches is None and not self.opens_reasoning(rendered):
+            raise not_switched(think)
+        notices = (TOOLS_NOTICE,) if tools and not self._reads_tools else ()
+        return RenderedPrompt(rendered, self._encode(shield.pieces(text)), notices=notices)
+
+    def opens_reasoning(self, prompt: str) -> bool:
+        """True when a prompt ends in an open reasoning tag."""
+        return self.tags is not None and prompt.rstrip().endswith(self.tags.opens)
+
+    def spell(self, text: str) -> tuple[int, ...]:
+        """Ids of a text in the middle of a reply, its control strings as the tokens they are."""
+        return tuple(self._next_ids(text))
 
     def continuation_ids(self, given: str, text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Ids of a raw text in two parts: of `given` as a text begins, and of `text` as it goes on.
@@ -113,7 +156,7 @@ class ChatTemplate:
         if message.name is not None:
             turn["name"] = shield.cover(message.name, self._control)
         if message.reasoning is not None:
-            turn["reasoning_content"] = shield.cover(message.reasoning, control)
+            turn |= dict.fromkeys(self._reasoning_names, shield.cover(message.reasoning, control))
         if message.tool_call_id is not None:
             turn["tool_call_id"] = shield.cover(message.tool_call_id, self._control)
         if message.tool_calls:

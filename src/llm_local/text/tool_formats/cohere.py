@@ -13,5 +13,7 @@ FORMAT = ToolFormat(
     make_body=json_body(),
     starts=("<|START_ACTION|>",),
     ends=("<|END_ACTION|>",),
-    envelope=Envelope("<|START_ACTION|>[", before='{"tool_name": "', between='", "parameters": ', closes="]"),
+    envelope=Envelope(
+        "<|START_ACTION|>[", before='{"tool_name": "', between='", "parameters": ', separator=", ", closes="]"
+    ),
 )

@@ -56,16 +56,17 @@ class Body(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """How a forced call is spelled around its JSON: `opens` ({"name": NAME `between` {arguments} `after`)* `closes`.
+    """How forced calls are spelled around their JSON: `opens`, `before` NAME `between` ARGUMENTS `after`, `closes`.
 
-    `opens` is written for the model; the rest is a grammar that the model fills in.
+    `opens` is written for the model, control tokens included; the rest is a grammar that the model fills in, and plain
+    text. Several calls have `separator` between; None: only one can be forced at a time.
     """
 
     opens: str
     before: str = '{"name": "'
     between: str = '", "arguments": '
     after: str = "}"
-    separator: str = ", "
+    separator: str | None = None
     closes: str = ""
 
 

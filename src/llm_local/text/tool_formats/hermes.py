@@ -13,5 +13,5 @@ FORMAT = ToolFormat(
     make_body=json_body(),
     starts=("<tool_call>",),
     ends=("</tool_call>",),
-    envelope=Envelope("<tool_call>\n", separator="\n</tool_call>\n<tool_call>\n", closes="\n</tool_call>"),
+    envelope=Envelope("<tool_call>\n"),
 )

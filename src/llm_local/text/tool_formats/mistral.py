@@ -47,7 +47,7 @@ LISTS = ToolFormat(
     make_body=_EitherBody,
     starts=(_START,),
     inside=("[ARGS]", "[CALL_ID]"),
-    envelope=Envelope(f"{_START}[", closes="]"),
+    envelope=Envelope(f"{_START}[", separator=", ", closes="]"),
 )
 NAMED = ToolFormat(
     name="mistral-named",
@@ -55,5 +55,5 @@ NAMED = ToolFormat(
     make_body=_EitherBody,
     starts=(_START,),
     inside=("[ARGS]", "[CALL_ID]"),
-    envelope=Envelope(_START, before="", between="[ARGS]", after="", separator=_START),
+    envelope=Envelope(f"{_START}[", separator=", ", closes="]"),  # its grammar needs no token in the middle
 )

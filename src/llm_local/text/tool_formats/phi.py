@@ -13,5 +13,5 @@ FORMAT = ToolFormat(
     make_body=json_body(),
     starts=("<|tool_call|>", "functools"),
     ends=("<|/tool_call|>",),
-    envelope=Envelope("<|tool_call|>[", closes="]"),
+    envelope=Envelope("<|tool_call|>[", separator=", ", closes="]"),
 )

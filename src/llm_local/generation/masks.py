@@ -1,0 +1,117 @@
+"""What may come next in a reply: reasoning first, then a forced call or what a constraint allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from llm_local.engine.protocol import TokenMask
+from llm_local.errors import InvalidRequest
+from llm_local.messages import ToolDefinition
+from llm_local.model_loader import LoadedModel
+from llm_local.options import GenerationOptions
+from llm_local.text.reply_format import ReplyFormat
+from llm_local.text.templates import ChatTemplate
+from llm_local.text.tool_formats.forcing import forced_calls
+
+if TYPE_CHECKING:
+    from llm_local.constraints.compiler import ConstraintCompiler
+    from llm_local.constraints.reasoning_gate import Reasoning
+
+__all__ = ["RequestMasks"]
+
+
+class RequestMasks:
+    """Makes the masks of one model's requests."""
+
+    def __init__(self, loaded: LoadedModel, template: ChatTemplate, reply: ReplyFormat) -> None:
+        self._loaded = loaded
+        self._template = template
+        self._reply = reply
+
+    def mask(
+        self, prompt: str, options: GenerationOptions, tools: Sequence[ToolDefinition], *, raw: bool
+    ) -> TokenMask | None:
+        """The mask of one request, or None when everything is allowed. A `raw` text has no reasoning.
+
+        Raises:
+            InvalidRequest: a constraint or a tool choice that cannot be kept, or not both.
+        """
+        inner, lead = self._inner(options, tools)
+        reasoning = None
+        if not raw and self._template.tags is not None:
+            if inner is not None or options.max_thinking_tokens is not None:
+                reasoning = self._reasoning(prompt, options.max_thinking_tokens, exact=inner is not None)
+                lead = lead or self._template.tags.answers
+        if reasoning is None and not lead:
+            return inner
+        # Late: it loads numpy, as the constraints do.
+        from llm_local.constraints.reasoning_gate import ReasoningGate
+
+        return ReasoningGate(
+            inner,
+            self._loaded.info.vocab_size,
+            self._loaded.end_token_ids,
+            reasoning=reasoning,
+            lead_ids=self._template.spell(lead) if lead and inner is not None else (),
+        )
+
+    def _inner(
+        self, options: GenerationOptions, tools: Sequence[ToolDefinition]
+    ) -> tuple[TokenMask | None, str]:
+        """The mask of the answer, and what the answer begins with before it."""
+        if not tools or (options.tool_choice == "auto" and options.constraint is None):
+            return (None if options.constraint is None else self._compiler.mask(options.constraint)), ""
+        if options.constraint is not None:
+            raise InvalidRequest(
+                "A constraint leaves no room for a tool call.",
+                "Set tool_choice to none, or drop one of the two.",
+                param="tool_choice",
+            )
+        try:
+            lead, calls = forced_calls(self._reply.tools, tools, options.tool_choice)
+            return self._compiler.mask(calls), lead
+        except InvalidRequest as error:
+            if error.param == "tool_choice":
+                raise
+            raise InvalidRequest(
+                f"tool_choice {options.tool_choice!r} cannot be kept: {error.message}",
+                error.hint,
+                param="tool_choice",
+            ) from None
+
+    def _reasoning(self, prompt: str, max_tokens: int | None, *, exact: bool) -> Reasoning | None:
+        from llm_local.constraints.reasoning_gate import Reasoning
+
+        tags, tokenizer = self._template.tags, self._loaded.tokenizer
+        if tags is None:
+            return None
+        # models close their reasoning on a line of its own; an exact answer begins right behind the tag
+        closing = tags.closes if tags.anywhere else f"\n{tags.closes}" + ("" if exact else "\n\n")
+        shown = self._reply.shown(tools=False)
+
+        def piece(token_id: int) -> str:
+            text: str = tokenizer.decode(
+                [token_id], skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+            return shown.get(token_id, text)
+
+        return Reasoning(
+            piece=piece,
+            opens=tags.opens,
+            closes=tags.closes,
+            open_ids=self._template.spell(tags.opens),
+            close_ids=self._template.spell(closing),
+            opened=self._template.opens_reasoning(prompt),
+            always=bool(tags.answers),
+            max_tokens=max_tokens,
+        )
+
+    @cached_property
+    def _compiler(self) -> ConstraintCompiler:
+        # Late: it loads libraries that only constrained requests need.
+        from llm_local.constraints.compiler import ConstraintCompiler
+
+        loaded = self._loaded
+        return ConstraintCompiler(loaded.tokenizer, loaded.info.vocab_size, loaded.end_token_ids)

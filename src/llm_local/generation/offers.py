@@ -1,0 +1,49 @@
+"""What a request may ask for beyond plain text: checked before anything is rendered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from llm_local.errors import InvalidRequest
+from llm_local.messages import ToolDefinition
+from llm_local.options import GenerationOptions
+
+__all__ = ["check_raw", "offered_tools"]
+
+_WORDS: Final = ("auto", "none", "required")
+
+
+def offered_tools(tools: Sequence[ToolDefinition], choice: str) -> tuple[ToolDefinition, ...]:
+    """The tools the model is told of.
+
+    Raises:
+        InvalidRequest: two tools of one name, a name that is a choice itself, or a choice there is no tool for.
+    """
+    names = [tool.name for tool in tools]
+    for name in names:
+        if not name or names.count(name) > 1:
+            what = f"{names.count(name)} tools are called {name!r}" if name else "A tool has no name"
+            raise InvalidRequest(f"{what}.", "Every tool needs a name of its own.", param="tools")
+        if name in _WORDS:
+            raise InvalidRequest(
+                f"A tool is called {name!r}, which tool_choice means otherwise.", param="tools"
+            )
+    if choice == "none":
+        return ()
+    if choice not in ("auto", *names) and not (choice == "required" and tools):
+        asked = "asks for a call" if choice == "required" else f"is {choice!r}"
+        offered = f"Tools given: {', '.join(names)}." if names else "No tools are given."
+        raise InvalidRequest(f"tool_choice {asked}, but there is no such tool.", offered, param="tool_choice")
+    return tuple(tools)
+
+
+def check_raw(options: GenerationOptions) -> None:
+    """Refuse for a raw text what only a chat template knows how to do.
+
+    Raises:
+        InvalidRequest: naming the option.
+    """
+    for name, off in (("think", "default"), ("max_thinking_tokens", None), ("tool_choice", "auto")):
+        if getattr(options, name) not in (off, "none" if name == "tool_choice" else off):
+            raise InvalidRequest(f"{name} has no place with a raw text.", "Use a conversation.", param=name)
