@@ -156,11 +156,16 @@ static void attend(Member& member, const Attention& work) {
   const AttentionBuffers buffers(carver, shape);
   int64_t num_tasks = 0;
   for (int32_t i = 0; i < work.num_runs; ++i) num_tasks += RunTasks(shape, work.runs[i]).per_head() * shape.kv_heads;
-  // A member's tasks only grow, so the run they belong to is found by walking on.
+  // A member's tasks mostly grow, so the run they belong to is found by walking on; now and then it starts over.
   int32_t index = 0;
   int64_t run_start = 0;
   uint8_t* partials = work.partials;
   member.each(num_tasks, [&](int64_t task) {
+    if (task < run_start) {
+      index = 0;
+      run_start = 0;
+      partials = work.partials;
+    }
     const auto tasks_of = [&] { return RunTasks(shape, work.runs[index]); };
     RunTasks tasks = tasks_of();
     while (task - run_start >= tasks.per_head() * shape.kv_heads) {

@@ -42,12 +42,14 @@ static inline bool is_segment(const LlmSegment& segment) {
   return segment.offset >= 0 && segment.length > 0 && segment.past >= 0 && segment.kv != nullptr;
 }
 
-// The segment of the `token`-th of all segments' tokens, and the token's index within it. A walk for growing tokens.
+// The segment of the `token`-th of all segments' tokens, and the token's index within it. A walk, since tokens
+// mostly grow; it goes back too.
 class SegmentWalk {
  public:
   explicit SegmentWalk(const LlmSegment* segments) : segment_(segments) {}
 
   const LlmSegment& find(int64_t token, int32_t* index) {
+    while (token < first_) first_ -= (--segment_)->length;
     for (; token - first_ >= segment_->length; ++segment_) first_ += segment_->length;
     *index = static_cast<int32_t>(token - first_);
     return *segment_;

@@ -43,7 +43,8 @@ class Member {
   LLM_HERE int index() const { return index_; }
   LLM_HERE int count() const { return team_.count; }
 
-  // Runs body(task) for every task in [0, num_tasks), shared among the members; returns when all are done.
+  // Runs body(task) for every task in [0, num_tasks), shared among the members, each in no certain order; returns when
+  // all are done.
   template <class Body>
   void each(int64_t num_tasks, Body&& body);
 
