@@ -25,9 +25,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Constraint]:
     compiled: list[Constraint] = []
     compile_one = compiling._compile
 
-    def counting(constraint, vocabulary):
-        compiled.append(constraint)
-        return compile_one(constraint, vocabulary)
+    def counting(key, vocabulary):
+        compiled.append(key[0])
+        return compile_one(key, vocabulary)
 
     monkeypatch.setattr(compiling, "_compile", counting)
     return compiled

@@ -128,6 +128,27 @@ def test_a_constraint_is_kept_behind_the_reasoning(generator, constraint):
             assert kept.text in ("yes", "no") or kept.text.endswith("!")
 
 
+SHAPE = Constraint(
+    "json_schema", {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
+)
+
+
+@pytest.mark.parametrize(
+    "constraint", [SHAPE, Constraint("regex", "[0-9]{1,3}!"), Constraint("gbnf", 'root ::= "yes" | "no"')]
+)
+def test_a_constrained_answer_or_a_call(generator, constraint):
+    """With both asked for, the model chooses: a call where it calls without the constraint, else what was promised."""
+    options = GREEDY.replace(constraint=constraint)
+    called = generator.generate_chat(LYON, options, tools=[WEATHER, ADD])
+    assert [(call.name, call.arguments) for call in called.tool_calls] == [("get_weather", {"city": "Lyon"})]
+    assert (called.text, called.finish_reason) == ("", "tool_calls")
+    kept = generator.generate_chat(SUM, options, tools=[WEATHER, ADD])
+    assert kept.finish_reason in ("stop", "tool_calls")
+    assert bool(kept.tool_calls) != bool(kept.text)
+    plain = generator.generate_chat(SUM, options)
+    assert plain.tool_calls == ()
+
+
 @pytest.mark.parametrize(("choice", "names"), [("required", {"get_weather", "add"}), ("add", {"add"})])
 def test_a_call_is_forced(generator, choice, names):
     """Whatever is asked, and sampled hot: a call of a tool that may be, with arguments its schema allows."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from llguidance import LLMatcher, LLParserLimits
 
+from llm_local.constraints.alternatives import Alternative, either_grammar
 from llm_local.constraints.deadline import run_with_deadline
 from llm_local.constraints.grammars import to_grammar
 from llm_local.constraints.json_numbers import NumberLength
@@ -37,6 +38,9 @@ class _Compiled:
     num_bytes: int
 
 
+_Key = tuple[Constraint, Alternative | None]
+
+
 class ConstraintCompiler:
     """Compiles on the caller's side, never in the engine. Safe to use from several threads."""
 
@@ -47,11 +51,15 @@ class ConstraintCompiler:
         self._end_token_ids = end_token_ids
         self._vocabulary: Vocabulary | None = None
         self._lock = threading.Lock()
-        self._cache: OrderedDict[Constraint, _Compiled] = OrderedDict()
+        self._cache: OrderedDict[_Key, _Compiled] = OrderedDict()
         self._threads = MaskThreads(min(MASK_THREADS, os.cpu_count() or 1))
 
-    def mask(self, constraint: Constraint) -> GrammarMask:
-        """A fresh mask for one sequence.
+    def mask(
+        self, constraint: Constraint, other: Alternative | None = None, *, bound_numbers: bool = False
+    ) -> GrammarMask:
+        """A fresh mask for one sequence, whose reply may go the `other` way instead.
+
+        JSON numbers end by themselves in JSON, and with `bound_numbers` in any other grammar.
 
         Raises:
             InvalidRequest: the constraint cannot be enforced, is satisfied by nothing, or is too large.
@@ -59,19 +67,21 @@ class ConstraintCompiler:
             Busy: too many others are being compiled.
         """
         vocabulary = self._known_vocabulary()
+        key = (constraint, other)
         with self._lock:
-            compiled = self._cache.get(constraint)
+            compiled = self._cache.get(key)
             if compiled is not None:
-                self._cache.move_to_end(constraint)
+                self._cache.move_to_end(key)
         if compiled is None:
-            compiled = run_with_deadline(lambda: _compile(constraint, vocabulary), COMPILE_SECONDS)
-            self._keep(constraint, compiled)
+            compiled = run_with_deadline(lambda: _compile(key, vocabulary), COMPILE_SECONDS)
+            self._keep(key, compiled)
+        bound_numbers |= constraint.kind in ("json", "json_schema") or other is not None
         return GrammarMask(
             compiled.matcher.deep_copy(),
             vocabulary,
             self._threads,
-            numbers=NumberLength() if constraint.kind in ("json", "json_schema") else None,
-            on_failure=lambda: self._forget(constraint),
+            numbers=NumberLength() if bound_numbers else None,
+            on_failure=lambda: self._forget(key),
         )
 
     def _known_vocabulary(self) -> Vocabulary:
@@ -80,18 +90,18 @@ class ConstraintCompiler:
                 self._vocabulary = make_vocabulary(self._tokenizer, self._vocab_size, self._end_token_ids)
             return self._vocabulary
 
-    def _keep(self, constraint: Constraint, compiled: _Compiled) -> None:
+    def _keep(self, key: _Key, compiled: _Compiled) -> None:
         with self._lock:
-            self._cache[constraint] = compiled
+            self._cache[key] = compiled
             while (
                 len(self._cache) > MAX_ENTRIES or sum(c.num_bytes for c in self._cache.values()) > MAX_BYTES
             ):
                 self._cache.popitem(last=False)
 
-    def _forget(self, constraint: Constraint) -> None:
+    def _forget(self, key: _Key) -> None:
         """Copies share what they learn of a grammar: one that met a limit would meet it again at once."""
         with self._lock:
-            self._cache.pop(constraint, None)
+            self._cache.pop(key, None)
 
 
 def check_constraint(constraint: Constraint) -> None:
@@ -111,8 +121,9 @@ def check_constraint(constraint: Constraint) -> None:
     run_with_deadline(check, COMPILE_SECONDS)
 
 
-def _compile(constraint: Constraint, vocabulary: Vocabulary) -> _Compiled:
-    grammar = to_grammar(constraint)
+def _compile(key: _Key, vocabulary: Vocabulary) -> _Compiled:
+    constraint, other = key
+    grammar = to_grammar(constraint) if other is None else either_grammar(constraint, other)
     matcher = LLMatcher(vocabulary.tokenizer, grammar, log_level=0, limits=LIMITS)
     if matcher.is_error():
         raise _not_kept(constraint, matcher.get_error(), "cannot be compiled")

@@ -10,7 +10,7 @@ from llm_local.engine.protocol import TokenMask
 from llm_local.errors import InvalidRequest
 from llm_local.messages import ToolDefinition
 from llm_local.model_loader import LoadedModel
-from llm_local.options import GenerationOptions
+from llm_local.options import Constraint, GenerationOptions
 from llm_local.text.reply_format import ReplyFormat
 from llm_local.text.templates import ChatTemplate
 from llm_local.text.tool_formats.forcing import forced_calls
@@ -61,23 +61,45 @@ class RequestMasks:
         self, options: GenerationOptions, tools: Sequence[ToolDefinition]
     ) -> tuple[TokenMask | None, str]:
         """The mask of the answer, and what the answer begins with before it."""
-        if not tools or (options.tool_choice == "auto" and options.constraint is None):
-            return (None if options.constraint is None else self._compiler.mask(options.constraint)), ""
-        if options.constraint is not None:
+        constraint, choice = options.constraint, options.tool_choice
+        if tools and choice != "auto":
+            return self._forced(constraint, tools, choice)
+        if constraint is None:
+            return None, ""
+        return (self._either(constraint, tools) if tools else self._compiler.mask(constraint)), ""
+
+    def _forced(
+        self, constraint: Constraint | None, tools: Sequence[ToolDefinition], choice: str
+    ) -> tuple[TokenMask, str]:
+        if constraint is not None:
             raise InvalidRequest(
-                "A constraint leaves no room for a tool call.",
-                "Set tool_choice to none, or drop one of the two.",
+                f"A constraint cannot be kept where tool_choice {choice!r} makes the answer a call.",
+                "Drop one of the two.",
                 param="tool_choice",
             )
         try:
-            lead, calls = forced_calls(self._reply.tools, tools, options.tool_choice)
-            return self._compiler.mask(calls), lead
+            lead, calls = forced_calls(self._reply.tools, tools, choice)
+            return self._compiler.mask(calls, bound_numbers=True), lead
         except InvalidRequest as error:
             if error.param == "tool_choice":
                 raise
+            what = f"tool_choice {choice!r} cannot be kept: {error.message}"
+            raise InvalidRequest(what, error.hint, param="tool_choice") from None
+
+    def _either(self, constraint: Constraint, tools: Sequence[ToolDefinition]) -> TokenMask:
+        """An answer as the constraint says, or calls."""
+        from llm_local.constraints.alternatives import Alternative
+
+        try:
+            lead, calls = forced_calls(self._reply.tools, tools, "required")
+            other = Alternative(self._template.spell(lead), calls)
+            return self._compiler.mask(constraint, other)
+        except InvalidRequest as error:
+            if error.param == "constraint":
+                raise
             raise InvalidRequest(
-                f"tool_choice {options.tool_choice!r} cannot be kept: {error.message}",
-                error.hint,
+                "With this model's way to call tools, a constraint leaves no room for a call.",
+                "Set tool_choice to none, or drop the constraint.",
                 param="tool_choice",
             ) from None
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from llm_local.config import Config, load_config
 from llm_local.errors import InvalidRequest, LocalLLMError
-from llm_local.events import Delta, Event, Progress, fold
+from llm_local.events import Delta, Event, Finish, Progress, fold
 from llm_local.logs import configure_logging
 from llm_local.options import GenerationOptions
 from llm_local.privacy import apply_privacy_defaults
@@ -181,8 +181,9 @@ class OneShot:
                 thinking.show(event)
                 if live and event.channel == "content":
                     self._answer.write(event.text)
+            elif isinstance(event, Finish):
+                thinking.close()
             yield event
-        thinking.close()
         self._progress.close()
 
     def _print_json(self, value: Mapping[str, Any]) -> None:

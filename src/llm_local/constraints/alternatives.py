@@ -1,0 +1,45 @@
+"""Two ways for a reply to go: what a constraint says, or something else that begins with tokens of its own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from llm_local.constraints.grammars import to_grammar
+from llm_local.options import Constraint
+
+__all__ = ["Alternative", "either_grammar"]
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """The ids of `opens`, then what `body` allows, then the ids of `closes`. Ids may be of special tokens."""
+
+    opens: tuple[int, ...]
+    body: Constraint
+    closes: tuple[int, ...] = ()
+
+
+def either_grammar(constraint: Constraint, other: Alternative) -> str:
+    """The library's grammar of a reply that is one or the other, each checked as it would be alone.
+
+    Raises:
+        InvalidRequest: a part that cannot be enforced.
+    """
+    way = [*map(_token, other.opens), "@other", *map(_token, other.closes)]
+    grammars = [
+        {"lark_grammar": f"start: @answer | {' '.join(way)}"},
+        _part(constraint) | {"name": "answer"},
+        _part(other.body) | {"name": "other"},
+    ]
+    return json.dumps({"grammars": grammars})
+
+
+def _part(constraint: Constraint) -> dict[str, Any]:
+    (grammar,) = json.loads(to_grammar(constraint))["grammars"]
+    return dict(grammar)
+
+
+def _token(token_id: int) -> str:
+    return f"<[{token_id}]>"
