@@ -76,6 +76,12 @@ HERMES = [
     (RAW_NEWLINE, "", [("get_weather", {"city": "a\nb"})]),
     (f"<tool_call>{INNER_END}</tool_call>", "", [("get_weather", {"city": "</tool_call> <tool_call>"})]),
     ('<tool_call>{"arguments": {"city": "Lyon"}, "name": "get_weather"}</tool_call>', "", [LYON]),
+    (  # a quote that is never closed: the call behind it is one all the same
+        '<tool_call>\n{"name": "ping", "arguments": {"a": "}}\n</tool_call>\n'
+        f"<tool_call>\n{call_json(PING)}\n</tool_call>",
+        '<tool_call>\n{"name": "ping", "arguments": {"a": "}}\n</tool_call>',
+        [PING],
+    ),
     ('<tool_call>{"name": "ping"}</tool_call>', "", [PING]),
     ('<tool_call>{"name": "get_weather", "arguments": "{\\"city\\": \\"Lyon\\"}"}</tool_call>', "", [LYON]),
     (

@@ -14,7 +14,7 @@ __all__ = ["FORMAT", "without_tools"]
 FORMAT: Final = ToolFormat(
     name="generic",
     fits=lambda source: True,
-    make_body=json_body(),
+    make_body=json_body(broken_by="\n</tool_call>"),
     starts=("<tool_call>",),
     ends=("</tool_call>",),
     bare_starts=("{",),

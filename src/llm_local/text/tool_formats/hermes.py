@@ -10,7 +10,7 @@ __all__ = ["FORMAT"]
 FORMAT = ToolFormat(
     name="hermes",
     fits=lambda source: "<tool_call>" in source and "<function=" not in source and "<arg_key>" not in source,
-    make_body=json_body(),
+    make_body=json_body(broken_by="\n</tool_call>"),
     starts=("<tool_call>",),
     ends=("</tool_call>",),
     envelope=Envelope("<tool_call>\n"),

@@ -32,22 +32,26 @@ _SPACE: Final = " \t\r\n"
 _CLOSING: Final = {"{": "}", "[": "]"}
 
 
-def json_body(*, head: str = r"\s*", lists: bool = True) -> Callable[[Sequence[ToolDefinition]], Body]:
+def json_body(
+    *, head: str = r"\s*", lists: bool = True, broken_by: str = ""
+) -> Callable[[Sequence[ToolDefinition]], Body]:
     """Makes bodies for a format. `head` matches what may stand before the JSON as a whole.
 
-    A group `name` in it says that the JSON is the arguments alone. `lists` allows a list of calls.
+    A group `name` in it says that the JSON is the arguments alone. `lists` allows a list of calls. `broken_by` stands
+    in no string, so that one which is never closed does not take the calls behind it with it.
     """
     pattern = re.compile(head)
-    return lambda tools: _JsonBody({tool.name for tool in tools}, pattern, lists=lists)
+    return lambda tools: _JsonBody({tool.name for tool in tools}, pattern, lists=lists, broken_by=broken_by)
 
 
 class _JsonBody:
     """Satisfies `Body`. A call to a tool that is not among `names` is none."""
 
-    def __init__(self, names: Collection[str], head: re.Pattern[str], *, lists: bool) -> None:
+    def __init__(self, names: Collection[str], head: re.Pattern[str], *, lists: bool, broken_by: str) -> None:
         self.state: BodyState = "open"
         self._names = names
         self._head_pattern = head
+        self._broken_by = broken_by
         self._named = "name" in head.groupindex
         self._openers = "{[" if lists and not self._named else "{"
         self._head: list[str] = []
@@ -92,7 +96,7 @@ class _JsonBody:
         self._begun = True
         self._in_list = character == "["
         if not self._in_list:
-            self._call = _CallReader(self._names, name)
+            self._call = _CallReader(self._names, name, self._broken_by)
         return True
 
     def _take_inside(self, call: _CallReader, character: str) -> bool:
@@ -108,7 +112,7 @@ class _JsonBody:
     def _take_between(self, character: str) -> bool:
         """In a list, outside of its calls."""
         if character == "{":
-            self._call = _CallReader(self._names, None)
+            self._call = _CallReader(self._names, None, self._broken_by)
         elif character == "]" and self._num_calls:
             self.state = "done"
         else:
@@ -122,11 +126,12 @@ class _CallReader:
     Control characters inside strings, which JSON forbids and models write, are taken.
     """
 
-    def __init__(self, names: Collection[str], name: str | None) -> None:
+    def __init__(self, names: Collection[str], name: str | None, broken_by: str) -> None:
         """`name` is known beforehand where the object is the arguments alone."""
         self.complete = False
         self._names = names
         self._name = name
+        self._broken_by = broken_by
         self._arguments_alone = name is not None
         self._open = ["}"]  # closing brackets to come
         self._in_string = False
@@ -144,9 +149,7 @@ class _CallReader:
     def take(self, character: str) -> bool:
         """Read one character; False when this is no call."""
         outside = not self._in_string
-        if not outside:
-            self._take_in_string(character)
-        elif not self._take_outside(character):
+        if not (self._take_outside(character) if outside else self._take_in_string(character)):
             return False
         self._text.append(character)
         if self._streams:
@@ -170,13 +173,18 @@ class _CallReader:
             self._delta = []
         return parts
 
-    def _take_in_string(self, character: str) -> None:
+    def _take_in_string(self, character: str) -> bool:
+        if self._broken_by.endswith(character) and self._broken_by:
+            recent = self._text[max(self._string_start, len(self._text) - len(self._broken_by) + 1) :]
+            if "".join(recent) + character == self._broken_by:
+                return False
         if self._escaped:
             self._escaped = False
         elif character == "\\":
             self._escaped = True
         elif character == '"':
             self._in_string = False
+        return True
 
     def _take_outside(self, character: str) -> bool:
         own_level = len(self._open) == 1 and not self._arguments_alone
