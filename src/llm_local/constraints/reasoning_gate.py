@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["Mask", "Reasoning", "ReasoningGate"]
 
@@ -69,6 +70,8 @@ class ReasoningGate:
         self._state: Literal["start", "reasoning", "answer"] = "answer"
         self._tail = ""  # the last text, as far as a tag may reach into it
         self._num_tokens = 0  # of reasoning
+        self._whole: NDArray[np.float32] | None = None
+        self._endless: NDArray[np.float32]
         if reasoning is not None:
             self._state = "reasoning" if reasoning.opened else "start"
             if reasoning.always and not reasoning.opened:
@@ -76,7 +79,7 @@ class ReasoningGate:
             self._check_budget(reasoning)
 
     def allowed(self) -> Sequence[bool] | Sequence[float]:
-        """A float32 array `[vocab]`, 0 for the allowed and minus infinity else; or what `inner` says."""
+        """A float32 array `[vocab]` to read, 0 for the allowed and minus infinity else; or what `inner` says."""
         if self._forced:
             return self._only(self._forced[0])
         if self._state == "reasoning":
@@ -147,7 +150,8 @@ class ReasoningGate:
         return cast("Sequence[float]", allowed)
 
     def _free(self, *, may_end: bool) -> Sequence[float]:
-        allowed = np.zeros(self._size, dtype=np.float32)
-        if not may_end:
-            allowed[self._end_ids] = _NEVER
-        return cast("Sequence[float]", allowed)
+        if self._whole is None:  # asked for at every token of the reasoning
+            self._whole = np.zeros(self._size, dtype=np.float32)
+            self._endless = self._whole.copy()
+            self._endless[self._end_ids] = _NEVER
+        return cast("Sequence[float]", self._whole if may_end else self._endless)

@@ -19,6 +19,7 @@ from llm_local.messages import Message, ToolCall, ToolDefinition
 from llm_local.text.channels import ReasoningTags, find_tags
 from llm_local.text.thinking import not_switched, template_variables, thinking_variables
 from llm_local.text.tool_formats.generic import without_tools
+from llm_local.text.tool_formats.registry import find_format
 
 __all__ = ["ChatTemplate", "RenderedPrompt"]
 
@@ -56,9 +57,11 @@ class ChatTemplate:
         """What stands around the model's reasoning; None where it has none."""
         named = getattr(tokenizer, "chat_control_tokens", None) or ()
         special = {str(token) for token in added if token.special}
-        # `<tool_call>` and the like are ordinary tokens to the tokenizer, but control to the template
+        # `<tool_call>` and the like are ordinary tokens to the tokenizer, but control to the template or to who reads
+        # the reply
+        read = (*find_format(self._source).strings, *(self.tags.strings if self.tags else ()))
         ordinary = {str(token) for token in added if str(token).strip()} - special
-        control = {token for token in ordinary if token in named or token in self._source}
+        control = {token for token in ordinary if token in named or token in self._source or token in read}
         self._special, self._control = _any_of(special), _any_of(special | control)
         # Taking a special token apart switches a mode of the tokenizer that all threads share, so it is done for
         # none but those of a single character, and now.
