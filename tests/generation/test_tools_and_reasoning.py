@@ -228,3 +228,31 @@ def test_a_result_cannot_call_a_tool(generator):
     for token in ("<tool_call>", "</tool_call>", "</tool_response>", "<|im_end|>"):
         token_id = generator._loaded.tokenizer.convert_tokens_to_ids(token)
         assert prepared.prompt_ids.count(token_id) == plain.prompt_ids.count(token_id)
+
+
+def test_eight_side_by_side_equal_each_alone(generator):
+    """Reasoning, calls, constraints, budgets and forced calls in one batch: nobody's answer changes."""
+    hot = GenerationOptions(temperature=1.1, seed=5, max_new_tokens=60)
+    jobs = [
+        (LYON, GREEDY, [WEATHER]),
+        (SUM, GREEDY, []),
+        (SUM, GREEDY.replace(constraint=SHAPE), []),
+        (SUM, GREEDY.replace(max_thinking_tokens=3), []),
+        (LYON, hot.replace(tool_choice="required"), [WEATHER, ADD]),
+        (LYON, hot.replace(constraint=SHAPE), [WEATHER]),
+        (SUM, hot, [ADD]),
+        ([Message("user", "Hello!")], hot.replace(tool_choice="add"), [ADD]),
+    ]
+
+    def told(completion):
+        calls = [(call.name, call.arguments) for call in completion.tool_calls]
+        return completion.token_ids, completion.text, completion.reasoning, calls, completion.finish_reason
+
+    batch = generator.generate_batch(
+        jobs, lambda job: generator.prepare_chat(job[0], job[1], tools=job[2], reserve_explicit=True)
+    )
+    together = [told(completion) for _, completion in batch]
+    alone = [told(generator.generate_chat(talk, options, tools=tools)) for talk, options, tools in jobs]
+    assert together == alone
+    assert sum(bool(one[3]) for one in together) >= 3
+    assert sum(bool(one[2]) for one in together) >= 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 
@@ -131,3 +132,14 @@ def test_the_template_or_the_vocabulary_names_the_family(source, tokens, opens):
 def test_a_model_without_tags_has_no_reasoning():
     assert find_tags("<|im_start|>{{ messages }}<|im_end|>", ("<|im_end|>", "<think>")) is None
     assert find_tags("", ByteTokenizer.added_tokens_decoder) is None
+
+
+@pytest.mark.parametrize("tags", [THINK, HARMONY], ids=lambda tags: tags.opens)
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_megabyte_of_garbage_takes_linear_time(tags, opened):
+    """Tags, halves of tags and white space without end: each character is looked at a bounded number of times."""
+    for unit in (tags.opens, tags.closes, tags.opens[:-1], "<", " ", "\n a"):
+        text = (unit * (1_000_000 // len(unit) + 1))[:1_000_000]
+        began = time.process_time()
+        split(tags, [text[i : i + 1000] for i in range(0, len(text), 1000)], opened=opened)
+        assert time.process_time() - began < 6

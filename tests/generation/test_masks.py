@@ -1,0 +1,86 @@
+"""The mask of a request of another family than the starter's: channels as gpt-oss has them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from llm_local.errors import InvalidRequest
+from llm_local.generation.masks import RequestMasks
+from llm_local.messages import ToolDefinition
+from llm_local.options import Constraint, GenerationOptions
+from llm_local.text.reply_format import ReplyFormat
+from llm_local.text.templates import ChatTemplate
+from text.test_reply_format import REPLIES, made
+
+TOOL = ToolDefinition("ping", "", {"type": "object", "additionalProperties": False})
+
+
+def masks_for(name):
+    template, special, *_ = REPLIES[name]
+    tokenizer = made(template, special)
+    loaded = SimpleNamespace(
+        tokenizer=tokenizer,
+        info=SimpleNamespace(vocab_size=len(tokenizer)),
+        end_token_ids=frozenset({tokenizer.eos_token_id}),
+    )
+    chat = ChatTemplate(tokenizer)
+    return tokenizer, RequestMasks(loaded, chat, ReplyFormat(tokenizer, chat))
+
+
+def allowed(mask):
+    values = np.asarray(mask.allowed())
+    return set(np.flatnonzero(values if values.dtype == np.bool_ else values == 0).tolist())
+
+
+def test_a_constrained_answer_comes_in_its_channel():
+    """The model reasons in one channel, as it always does, and answers in the other, which the mask opens."""
+    tokenizer, masks = masks_for("harmony")
+    options = GenerationOptions(constraint=Constraint("regex", "[0-9]"))
+    mask = masks.mask("<|start|>assistant", options, [], raw=False)
+    forced = tokenizer("<|channel|>analysis<|message|>", add_special_tokens=False).input_ids
+    thought = tokenizer("Hm<|end|>", add_special_tokens=False).input_ids
+    header = tokenizer("<|start|>assistant<|channel|>final<|message|>", add_special_tokens=False).input_ids
+    for token_id in forced:
+        assert allowed(mask) == {token_id}
+        mask.accept(token_id)
+    for token_id in thought:
+        assert tokenizer.eos_token_id not in allowed(mask)
+        assert len(allowed(mask)) == len(tokenizer) - 1
+        mask.accept(token_id)
+    for token_id in header:
+        assert allowed(mask) == {token_id}
+        mask.accept(token_id)
+    assert {tokenizer.decode([token_id]) for token_id in allowed(mask)} == set("0123456789")
+
+
+@pytest.mark.parametrize("name", ["harmony", "gemma4"])
+def test_calls_that_cannot_be_forced_are_refused_by_name(name):
+    _, masks = masks_for(name)
+    with pytest.raises(InvalidRequest, match="cannot be forced") as caught:
+        masks.mask("", GenerationOptions(tool_choice="required"), [TOOL], raw=False)
+    assert caught.value.param == "tool_choice"
+    with pytest.raises(InvalidRequest, match="no room") as caught:
+        masks.mask("", GenerationOptions(constraint=Constraint("json")), [TOOL], raw=False)
+    assert caught.value.param == "tool_choice"
+
+
+@pytest.mark.parametrize("name", ["mistral", "mistral-named", "granite", "llama", "cohere"])
+def test_a_forced_call_begins_with_the_familys_own_token(name):
+    """Special tokens are forced as tokens, then the call is spelled by the grammar to its end."""
+    tokenizer, masks = masks_for(name)
+    mask = masks.mask("", GenerationOptions(tool_choice="ping"), [TOOL], raw=False)
+    tags = ChatTemplate(tokenizer).tags
+    never = {tokenizer.eos_token_id, *([] if tags is None else tokenizer(tags.opens).input_ids[:1])}
+    ids = []
+    for _ in range(200):
+        choices = allowed(mask)
+        if choices <= never:
+            break
+        ids.append(min(choices - never))
+        mask.accept(ids[-1])
+    assert choices == {tokenizer.eos_token_id}, "the call ends by itself"
+    assert '"ping"' in tokenizer.decode(ids, skip_special_tokens=False)
+    assert (ids[0] in tokenizer.all_special_ids) == (name != "llama")
