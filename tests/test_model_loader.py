@@ -32,6 +32,7 @@ from llm_local.errors import (
     UnsupportedTask,
 )
 from llm_local.events import Progress
+from llm_local.kernels.linear import release_linears
 from llm_local.loaders import devices
 from llm_local.model_loader import get_model_info, load_tokenizer_and_model, resolve_model
 from llm_local.specs import ModelSpec
@@ -66,7 +67,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> Iterator[FakeHub]:
 
 
 def logits(model: Any, prompt: tuple[int, ...]) -> torch.Tensor:
-    model.set_attn_implementation("eager")  # an engine of another test may have given it another
+    model.set_attn_implementation("eager")  # an engine of another test may have given it another,
+    release_linears(model)  # and native linear layers
     with torch.inference_mode():
         return model(input_ids=torch.tensor([prompt]), use_cache=False).logits
 
