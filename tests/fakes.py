@@ -74,6 +74,11 @@ class ScriptedEngine:
     def has_work(self) -> bool:
         return bool(self._active)
 
+    @property
+    def description(self) -> str:
+        """What a report says that it ran as."""
+        return "scripted"
+
     def stats(self) -> dict[str, int]:
         return {
             "waiting": 0,

@@ -60,6 +60,7 @@ class TextGenerator:
 
     `defaults` apply where a call brings no options of its own; `draft` is a smaller model of the same vocabulary that
     guesses ahead; `driver` decides which thread the engine runs in. `engine` replaces the real one in tests.
+    `runs_as` says for people what computes the forward passes.
     """
 
     def __init__(
@@ -74,9 +75,9 @@ class TextGenerator:
     ) -> None:
         self._loaded = loaded
         self._defaults = GenerationOptions() if defaults is None else defaults
-        self._driver = driver(
-            engine_for(loaded, engine_options or EngineOptions(), draft) if engine is None else engine
-        )
+        engine = engine_for(loaded, engine_options or EngineOptions(), draft) if engine is None else engine
+        self.runs_as = engine.description
+        self._driver = driver(engine)
         self._template = ChatTemplate(loaded.tokenizer)
         self._reply = ReplyFormat(loaded.tokenizer, self._template)
         self._masks = RequestMasks(loaded, self._template, self._reply)

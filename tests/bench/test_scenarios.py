@@ -218,6 +218,11 @@ class SteadyEngine(EndlessEngine):
         self.clock.advance(2.0)
         return self._read_or_decode(next(iter(self._active)))
 
+    @property
+    def description(self) -> str:
+        """What a report says that it ran as."""
+        return "scripted"
+
     def stats(self) -> dict[str, int]:
         return {**super().stats(), "waiting": max(0, len(self._active) - 1), "kv_used_bytes": 70}
 

@@ -85,7 +85,7 @@ def test_a_bounded_schema_ends_even_for_a_model_that_wants_one_thing_only(wanted
     mask = model("bytes").compiler.mask(Constraint("json_schema", schema))
     text = bytearray()
     for _ in range(400):
-        choices = np.flatnonzero((np.asarray(mask.allowed()) == 0)).tolist()
+        choices = np.flatnonzero(np.asarray(mask.allowed()) == 0).tolist()
         wishes = [token_id for token_id in choices if token_id in favorites] or choices
         token_id = wishes[-1 if wanted == "last" else 0]
         mask.accept(token_id)

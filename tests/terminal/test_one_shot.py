@@ -54,6 +54,8 @@ class FakeStream:
 class FakeGenerator:
     """Remembers what it was asked."""
 
+    runs_as = "scripted"
+
     def __init__(self, events: Sequence[Event | LocalLLMError], notices: tuple[str, ...]) -> None:
         self.events = events
         self.notices = notices

@@ -115,5 +115,9 @@ class Engine(Protocol):
     def has_work(self) -> bool:
         """True while a sequence waits or runs."""
 
+    @property
+    def description(self) -> str:
+        """What computes the forward passes, in a few words for people."""
+
     def stats(self) -> Mapping[str, int]:
         """Exact counts now: sequences waiting and running, K/V bytes in use and allowed."""

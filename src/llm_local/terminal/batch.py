@@ -150,7 +150,9 @@ class BatchRun:
             result["id"] = job.fields["id"]
         if isinstance(outcome, Completion) and job.prepared is not None:
             prepared = job.prepared
-            report = RunReport(outcome, model.info, model.load_s, prepared.options, prepared.notices)
+            report = RunReport(
+                outcome, model.info, model.generator.runs_as, model.load_s, prepared.options, prepared.notices
+            )
             result |= report.to_object()
         elif isinstance(outcome, Exception):
             result |= error_object(outcome)

@@ -140,6 +140,7 @@ class OneShot:
         report = RunReport(
             fold(self._shown(stream, args)),
             model.info,
+            model.generator.runs_as,
             model.load_s,
             prepared.options,
             notices=tuple(self._notices),

@@ -18,10 +18,11 @@ __all__ = ["RunReport", "error_object"]
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """One answered prompt. `options` are those that were really used."""
+    """One answered prompt. `options` are those that were really used; `runs_as` is what computed it."""
 
     completion: Completion
     info: ModelInfo
+    runs_as: str
     load_s: float
     options: GenerationOptions
     notices: tuple[str, ...] = ()
@@ -49,7 +50,7 @@ class RunReport:
         return (
             f"model: {self.info.ref} ({self.info.architecture}, {self.info.num_parameters:,} parameters), "
             f"device {self.info.device}, dtype {self.info.dtype}, quantization {self.info.quantization}, "
-            f"loaded in {self.load_s:.2f} s",
+            f"{self.runs_as}, loaded in {self.load_s:.2f} s",
             f"prompt: {usage.prompt_tokens} tokens ({usage.cached_tokens} cached), prefill "
             f"{timings.prefill_s:.3f} s{_rate(speeds['prefill_tokens_per_s'])}",
             f"answer: {usage.completion_tokens} tokens, decode {timings.decode_s:.3f} s"
@@ -75,6 +76,7 @@ class RunReport:
             "device": self.info.device,
             "dtype": self.info.dtype,
             "quantization": self.info.quantization,
+            "runs_as": self.runs_as,
             "seed": self.options.seed,
             "options": self._sampling(),
             "notices": [*self.notices, *filter(None, [self.cut_notice])],
