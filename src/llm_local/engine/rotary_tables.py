@@ -23,7 +23,7 @@ class RotaryTables:
         self._interleaved = int(family.rope_interleaved)
         self._layer_types = decoder.config.layer_types if family.rope_by_layer_type else [None]
         self._types = sorted(set(self._layer_types), key=str)
-        self._tables: list[torch.Tensor] = []
+        self._tables: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._num_positions = 0
         self.structs = (LlmRope * len(self._types))()
         self.reach(1)
@@ -37,18 +37,21 @@ class RotaryTables:
         if position <= self._num_positions:
             return
         wanted = max(position, 2 * self._num_positions)
-        self._num_positions = -(-wanted // ROPE_POSITIONS) * ROPE_POSITIONS
-        positions = torch.arange(self._num_positions)[None]
-        like = torch.empty(1, dtype=torch.float32)
-        tables = []
-        for struct, layer_type in zip(self.structs, self._types, strict=True):
-            named = {} if layer_type is None else {"layer_type": layer_type}
-            with torch.inference_mode():
-                cos, sin = (self._laid_out(table[0]) for table in self._module(like, positions, **named))
+        num_positions = -(-wanted // ROPE_POSITIONS) * ROPE_POSITIONS
+        # All or nothing: a struct that pointed to the tables of a failed attempt would point to freed memory.
+        tables = [self._computed(num_positions, layer_type) for layer_type in self._types]
+        for struct, (cos, sin) in zip(self.structs, tables, strict=True):
             struct.cos, struct.sin = cos.data_ptr(), sin.data_ptr()
             struct.dim, struct.interleaved = cos.shape[-1], self._interleaved
-            tables += [cos, sin]
-        self._tables = tables
+        self._tables, self._num_positions = tables, num_positions
+
+    def _computed(self, num_positions: int, layer_type: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines, `[positions, dim]` each."""
+        named = {} if layer_type is None else {"layer_type": layer_type}
+        like = torch.empty(1, dtype=torch.float32)
+        with torch.inference_mode():
+            cos, sin = self._module(like, torch.arange(num_positions)[None], **named)
+            return self._laid_out(cos[0]), self._laid_out(sin[0])
 
     def _laid_out(self, table: torch.Tensor) -> torch.Tensor:
         """`[positions, dim]`, each number beside the element it multiplies. Modules give two equal halves."""
