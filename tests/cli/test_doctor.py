@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llm_local.cli.main import main
-from llm_local.kernels import library
+from llm_local.kernels import build, library
 from llm_local.kernels.library import NativeStatus
 
 WORKING = NativeStatus("avx2", ("avx2", "portable"), "/somewhere/libllm_local.so", "own threads")
@@ -67,6 +67,18 @@ def test_kernels_switched_off_are_no_fault(told: Any, monkeypatch: pytest.Monkey
 def test_a_variant_that_somebody_chose_is_named(told: Any) -> None:
     _, out, _ = told(NativeStatus("portable", ("avx2", "portable"), "/l.so", "own threads"))
     assert "portable, chosen by LLM_LOCAL_KERNEL_VARIANT (also here: avx2)" in out
+
+
+def test_the_library_is_said_to_come_from_where_it_does(told: Any) -> None:
+    for folder, words in (
+        (build.PREBUILT, "shipped with llm-local"),
+        (build.environment_folder() / "a" / "b", "built with the installation"),
+        (build.cache_folder() / "a" / "b", "built here"),
+        (Path("/run/llm-local-kernels-x"), "built for this run only"),
+    ):
+        library = str(folder / "libllm_local.so")
+        _, out, _ = told(NativeStatus("avx2", ("avx2", "portable"), library, "own threads"))
+        assert f"{library} ({words})" in out
 
 
 def test_json_holds_the_same_findings(told: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 from llm_local.cli.version import versions
 from llm_local.config import Config, load_config
 from llm_local.errors import LocalLLMError
-from llm_local.kernels.build import environment_folder
+from llm_local.kernels.build import PREBUILT, cache_folder, environment_folder
 from llm_local.store.home import cache_home
 from llm_local.store.snapshots import cache_folder as models_folder
 from llm_local.terminal.streams import AnswerWriter, Messages
@@ -121,12 +121,18 @@ def _kernels(config: Config) -> Iterator[Finding]:
         else f"{told.variant}, chosen by LLM_LOCAL_KERNEL_VARIANT (also here: {', '.join(others)})",
     )
     yield Finding("kernel threads", told.threads)
-    where = (
-        "built with the installation"
-        if Path(told.library).is_relative_to(environment_folder())
-        else "built here"
-    )
-    yield Finding("kernel library", f"{told.library} ({where})")
+    yield Finding("kernel library", f"{told.library} ({_origin(Path(told.library))})")
+
+
+def _origin(library: Path) -> str:
+    """Who made the library, by where it lies."""
+    origins = {
+        PREBUILT: "shipped with llm-local",
+        environment_folder(): "built with the installation",
+        cache_folder(): "built here",
+    }
+    told = (words for folder, words in origins.items() if library.is_relative_to(folder))
+    return next(told, "built for this run only")
 
 
 def _folder(name: str, folder: Path) -> Finding:

@@ -30,7 +30,16 @@ from llm_local.errors import LocalLLMError
 from llm_local.kernels.compiler import BuildFailed, Compiler, find_compiler
 from llm_local.store.home import cache_home
 
-__all__ = ["build_into", "cache_folder", "discard", "ensure_built", "environment_folder", "install", "main"]
+__all__ = [
+    "PREBUILT",
+    "build_into",
+    "cache_folder",
+    "discard",
+    "ensure_built",
+    "environment_folder",
+    "install",
+    "main",
+]
 
 logger = logging.getLogger(__name__)
 
