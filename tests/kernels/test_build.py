@@ -222,3 +222,10 @@ def test_a_compiler_with_arguments_in_its_variable(
     monkeypatch.setenv("CXX", f"{compiler.path} --wrapped")
     ensure_built()
     assert all(line.startswith("--wrapped ") for line in compiler.log.read_text().splitlines())
+
+
+def test_a_cxx_that_is_no_command_is_a_reason_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "'g++ --sysroot=/my folder")
+    with pytest.raises(BuildFailed, match="CXX is not a command") as caught:
+        ensure_built()
+    assert "unset it" in caught.value.hint

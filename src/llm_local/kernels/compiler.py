@@ -57,9 +57,19 @@ class Compiler:
 
 
 def find_compiler(environ: Mapping[str, str] | None = None) -> Compiler | None:
-    """The first of $CXX, c++, g++ and clang++ that is installed; None when there is none."""
+    """The first of $CXX, c++, g++ and clang++ that is installed; None when there is none.
+
+    Raises:
+        BuildFailed: $CXX is not a command.
+    """
     env = os.environ if environ is None else environ
-    for words in (shlex.split(env.get("CXX", "")), ["c++"], ["g++"], ["clang++"]):
+    try:
+        chosen = shlex.split(env.get("CXX", ""))
+    except ValueError as error:
+        raise BuildFailed(
+            f"CXX is not a command ({error})", "Set it to a C++ compiler, or unset it."
+        ) from None
+    for words in (chosen, ["c++"], ["g++"], ["clang++"]):
         path = shutil.which(words[0], path=env.get("PATH", os.defpath)) if words else None
         if path is None:
             continue
