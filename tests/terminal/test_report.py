@@ -29,7 +29,9 @@ def _report(
         usage=usage or Usage(prompt_tokens=30, cached_tokens=10, completion_tokens=11),
         timings=timings or Timings(prefill_s=0.5, decode_s=2.0, first_token_s=0.5),
     )
-    return RunReport(completion, INFO, "native step (avx2)", 1.25, GenerationOptions(seed=7, stop=("x",)), **details)
+    return RunReport(
+        completion, INFO, "native step (avx2)", 1.25, GenerationOptions(seed=7, stop=("x",)), **details
+    )
 
 
 def test_the_object_has_what_programs_need() -> None:
