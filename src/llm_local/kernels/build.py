@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import functools
 import hashlib
 import logging
@@ -167,15 +166,6 @@ def _build_in(root: Path, compiler: Compiler | None, report: OnBuild) -> Path:
                 _build(compiler, library, report)
         return library
     except OSError as error:
-        if error.errno not in (
-            errno.EACCES,
-            errno.EPERM,
-            errno.EROFS,
-            errno.ENOSPC,
-            errno.ENOTDIR,
-            errno.EEXIST,
-        ):
-            raise BuildFailed(f"the library cannot be stored: {error}") from error
         logger.info("native kernels are built for this run only: %s", error)
     return _build_for_this_process(compiler, report)
 

@@ -13,7 +13,7 @@ A packed module's `weight` has the shape and the number format that code around 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 import torch
@@ -31,7 +31,6 @@ __all__ = [
     "adopt_linears",
     "is_quantized",
     "kv_dtype",
-    "linear_parts",
     "release_linears",
     "required_native",
 ]
@@ -61,7 +60,13 @@ class _StructuredLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[..., in_features]` to `[..., out_features]`, in the number format of `x`."""
-        return linear_parts([self], x)[0]
+        tokens = x.reshape(-1, x.shape[-1])
+        if x.dtype not in _PLAIN:
+            tokens = tokens.float()
+        tokens = tokens.contiguous()
+        output = tokens.new_empty(len(tokens), self.out_features)
+        required_native().linear([self.as_struct()], tokens, [output])
+        return output.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
     def _describe(self) -> LlmLinear:
         raise NotImplementedError
@@ -75,7 +80,24 @@ class _StructuredLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}"
 
 
-class PackedLinear(_StructuredLinear):
+class _Packed(nn.Module):
+    """What code around a layer may ask of packed weights."""
+
+    rows: int
+    cols: int
+
+    @property
+    def weight(self) -> WeightFacts:
+        """Shape and number format, without the numbers."""
+        return WeightFacts(torch.Size((self.rows, self.cols)))
+
+    @property
+    def num_weights(self) -> int:
+        """Numbers that the packed bytes stand for."""
+        return self.rows * self.cols
+
+
+class PackedLinear(_Packed, _StructuredLinear):
     """y = x W^T + b with a packed W. `packed`: uint8, 64-byte aligned, as `Native.pack` writes it; `bias`: float32."""
 
     packed: torch.Tensor
@@ -94,21 +116,11 @@ class PackedLinear(_StructuredLinear):
         self.register_buffer("packed", packed, persistent=False)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
-    @property
-    def weight(self) -> WeightFacts:
-        """Shape and number format, without the numbers."""
-        return WeightFacts(torch.Size((self.rows, self.cols)))
-
-    @property
-    def num_weights(self) -> int:
-        """Numbers that the packed bytes stand for."""
-        return self.rows * self.cols
-
     def _describe(self) -> LlmLinear:
         return _struct(self.kind, self.rows, self.cols, self.packed, self.bias)
 
 
-class PackedEmbedding(nn.Module):
+class PackedEmbedding(_Packed):
     """Rows of a packed 8-bit table, times `scale`, as float32. `packed` may be the head's own tensor."""
 
     packed: torch.Tensor
@@ -119,16 +131,6 @@ class PackedEmbedding(nn.Module):
         self.rows, self.cols = self.num_embeddings, self.embedding_dim = rows, cols
         self.scale = scale
         self.register_buffer("packed", packed, persistent=False)
-
-    @property
-    def weight(self) -> WeightFacts:
-        """Shape and number format, without the numbers."""
-        return WeightFacts(torch.Size((self.rows, self.cols)))
-
-    @property
-    def num_weights(self) -> int:
-        """Numbers that the packed bytes stand for."""
-        return self.rows * self.cols
 
     def as_struct(self) -> LlmLinear:
         """The table for the native library."""
@@ -172,23 +174,6 @@ class NativeLinear(_StructuredLinear):
 
 
 _PLAIN: Final = {torch.float32: LlmWeightKind.F32, torch.bfloat16: LlmWeightKind.BF16}
-
-
-def linear_parts(layers: Sequence[_StructuredLinear], x: torch.Tensor) -> list[torch.Tensor]:
-    """Layers that share their input, in one call: `x` is `[..., in_features]`, each result `[..., out_features]`.
-
-    All layers are of one kind. A token's result does not depend on the tokens beside it.
-    """
-    tokens = x.reshape(-1, x.shape[-1])
-    if x.dtype not in _PLAIN:
-        tokens = tokens.float()
-    tokens = tokens.contiguous()
-    outputs = [tokens.new_empty(len(tokens), layer.out_features) for layer in layers]
-    required_native().linear([layer.as_struct() for layer in layers], tokens, outputs)
-    return [
-        output.view(*x.shape[:-1], layer.out_features).to(x.dtype)
-        for layer, output in zip(layers, outputs, strict=True)
-    ]
 
 
 def adopt_linears(model: nn.Module) -> int:

@@ -1,8 +1,7 @@
 // The C entry points of unpacking and of linear layers; see abi.h.
 #pragma once
-#include <stdlib.h>
-
 #include "linear.h"
+#include "scratch.h"
 
 namespace llm {
 namespace LLM_VARIANT {
@@ -17,27 +16,6 @@ static void unpack(const LlmLinear* linear, float* out, int32_t threads) {
     });
   });
 }
-
-// Memory of the calling thread that lives from one call to the next, so that no call pays for fresh pages.
-class Workspace {
- public:
-  ~Workspace() { free(memory_); }
-
-  // 64-byte aligned; NULL: out of memory.
-  uint8_t* reserve(size_t bytes) {
-    if (bytes > size_) {
-      free(memory_);
-      size_ = static_cast<size_t>(parts_of(static_cast<int64_t>(bytes), 4096)) * 4096;
-      memory_ = static_cast<uint8_t*>(aligned_alloc(4096, size_));
-      if (memory_ == nullptr) size_ = 0;
-    }
-    return memory_;
-  }
-
- private:
-  uint8_t* memory_ = nullptr;
-  size_t size_ = 0;
-};
 
 // One call of `linear`: `prepared` for the activations, then float32 copies of bf16 inputs and outputs.
 struct LinearCall {
@@ -113,9 +91,9 @@ static int32_t linear(const LlmLinear* parts, int32_t num_parts, const void* x, 
     if (parts[i].cols != parts[0].cols || parts[i].kind < LLM_F32 || parts[i].kind > LLM_Q4) return LLM_BAD_ARGUMENT;
   }
   const LinearCall call{parts, num_parts, tokens, dtype == LLM_DTYPE_BF16};
-  static thread_local Workspace workspace;
+  static thread_local Scratch scratch;
   const size_t prepared_bytes = call.prepared_bytes();
-  uint8_t* const memory = workspace.reserve(prepared_bytes + call.copied_elements() * sizeof(float) + 64);
+  uint8_t* const memory = scratch.reserve(prepared_bytes + call.copied_elements() * sizeof(float) + 64);
   if (memory == nullptr) return LLM_OUT_OF_MEMORY;
   float* const x_copy = reinterpret_cast<float*>(memory + prepared_bytes);
   float* floats[kMaxParts];

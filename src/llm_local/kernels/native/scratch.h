@@ -38,9 +38,6 @@ class Scratch {
   size_t bytes_ = 0;
 };
 
-inline Scratch* new_scratch() { return new (std::nothrow) Scratch; }
-inline void free_scratch(Scratch* scratch) { delete scratch; }
-
 // Hands out 64-byte aligned arrays one behind the other. With NULL memory it only counts: run the same code twice.
 class Carver {
  public:

@@ -65,10 +65,12 @@ static inline bool is_batch(const LlmModel& model, const LlmBatch& batch) {
     const int32_t id = batch.token_ids[i];
     if (id < 0 || id >= model.embedding.rows) return false;
   }
+  // what is kept lies in memory for all tokens
+  if (batch.num_kept < 0 || batch.num_kept > batch.num_tokens) return false;
   for (int32_t i = 0; i < batch.num_kept; ++i) {
     if (batch.kept[i] < 0 || batch.kept[i] >= batch.num_tokens) return false;
   }
-  return batch.num_kept >= 0 && are_segments(model, batch);
+  return are_segments(model, batch);
 }
 
 }  // namespace LLM_VARIANT
