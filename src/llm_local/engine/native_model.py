@@ -104,7 +104,7 @@ class NativeModel:
             logit_scale=1.0 / divisor,
             logit_softcap=softcap or 0.0,
             embedding=embedding,
-            final_norm=parts.norm(decoder.norm, family.norm_offset),
+            final_norm=parts.norm(_at(decoder, "norm"), family.norm_offset),
             head=head,
             layers=self._layers,
             ropes=self.rotary.structs,
@@ -150,7 +150,7 @@ class NativeModel:
             down=down,
             rope=self.rotary.index(index) if rotates else -1,
             window=layout.windows[index] or 0,
-            attention_scale=attention.scaling,
+            attention_scale=_at(attention, "scaling"),
             softcap=(_at(layer, family.softcap) if family.softcap else None) or 0.0,
             **norms,
         )
