@@ -20,7 +20,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,7 @@ from typing import Final
 from llm_local.errors import LocalLLMError
 from llm_local.kernels.compiler import BuildFailed, Compiler, find_compiler
 from llm_local.store.home import cache_home
+from llm_local.store.locks import locked
 
 __all__ = [
     "PREBUILT",
@@ -160,8 +161,7 @@ def _build_in(root: Path, compiler: Compiler | None, report: OnBuild) -> Path:
     compiler = _needed(compiler)
     library = root / _sources_digest() / _digest(compiler.identity) / LIBRARY
     try:
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(library.parent / "lock"):
+        with locked(library.parent / "lock"):
             if not _is_usable(library):  # somebody else may have built it while we waited
                 _build(compiler, library, report)
         return library
@@ -238,17 +238,6 @@ def _sources_digest() -> str:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock at `path`. The system frees it when its holder dies."""
-    # Late: not on every platform, and only a build needs it.
-    import fcntl
-
-    with open(path, "w", encoding="utf-8") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def main() -> int:

@@ -10,18 +10,16 @@ holds a shared lock on it, and what is locked is never deleted.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.metadata
 import json
 import logging
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from llm_local.kernels import layout
 from llm_local.loaders import packing
@@ -29,6 +27,7 @@ from llm_local.loaders.packed_file import DamagedPack, PackedTensors, Write, ope
 from llm_local.loaders.packing import Layout
 from llm_local.loaders.safetensors import Weights
 from llm_local.specs import PackedBits
+from llm_local.store.locks import LockTimeout, locked, try_lock
 
 __all__ = ["CacheUnusable", "PackedCache", "pack_key"]
 
@@ -38,7 +37,6 @@ logger = logging.getLogger(__name__)
 _RULES: Final = (Path(packing.__file__), *sorted((Path(layout.__file__).parent / "native").glob("*.h")))
 _SPARE_BYTES: Final = 512 << 20  # left free on the disk
 _PATIENCE_S: Final = 600.0
-_POLL_S: Final = 0.1
 
 
 class CacheUnusable(Exception):
@@ -69,11 +67,10 @@ class PackedCache:
         path = self._path(key)
         try:
             with open(path, "rb") as file:
-                fcntl.flock(
-                    file, fcntl.LOCK_SH | fcntl.LOCK_NB
-                )  # lasts as long as the mapping, which keeps the file
-                found = open_packed(file, key)
-        except OSError:  # not there, or about to be deleted
+                if not try_lock(file, shared=True):  # about to be deleted
+                    return None
+                found = open_packed(file, key)  # the lock lasts as long as the mapping
+        except OSError:  # not there, or nobody can lock it
             return None
         except DamagedPack as error:
             logger.warning("%s cannot be used and is made anew: %s", path.name, error)
@@ -91,18 +88,13 @@ class PackedCache:
         Raises:
             CacheUnusable: the directory cannot be written, or the other one takes too long.
         """
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            lock = open(self._path(key, ".lock"), "wb")  # noqa: SIM115
-        except OSError as error:
-            raise CacheUnusable(f"{error.strerror or error} ({self._folder})") from error
-        with lock:
-            deadline = time.monotonic() + _PATIENCE_S
-            while not _locked(lock):
-                if time.monotonic() > deadline:
-                    raise CacheUnusable("another process has been packing this model for ten minutes")
-                on_wait()
-                time.sleep(_POLL_S)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self._path(key, ".lock"), on_wait, patience_s=_PATIENCE_S))
+            except LockTimeout:
+                raise CacheUnusable("another process has been packing this model for ten minutes") from None
+            except OSError as error:
+                raise CacheUnusable(f"{error.strerror or error} ({self._folder})") from error
             yield
 
     def store(self, key: str, parts: Layout, fill: Callable[[Write], None]) -> PackedTensors:
@@ -116,7 +108,8 @@ class PackedCache:
             self._remove_leftovers()
             self._make_room(parts.num_bytes)
             with open(part, "w+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not try_lock(file):
+                    raise CacheUnusable(f"another process clears up in {self._folder}")
                 write_packed(file, key, parts, fill)
                 part.replace(self._path(key))
         except OSError as error:
@@ -136,7 +129,7 @@ class PackedCache:
         """What an interrupted run left: nobody has it locked."""
         for path in self._folder.glob("*.part"):
             with suppress(OSError), open(path, "rb") as file:
-                if _locked(file):
+                if try_lock(file):
                     path.unlink()
 
     def _make_room(self, num_bytes: int) -> None:
@@ -150,7 +143,7 @@ class PackedCache:
             if excess <= 0:
                 break
             with suppress(OSError), open(path, "rb") as file:
-                if _locked(file):  # nobody uses it
+                if try_lock(file):  # nobody uses it
                     excess -= path.stat().st_size
                     path.unlink()
         if excess > 0:
@@ -158,15 +151,6 @@ class PackedCache:
         free = shutil.disk_usage(self._folder).free
         if free < num_bytes + _SPARE_BYTES:
             raise CacheUnusable(f"the disk has {free >> 20} MiB free ({self._folder})")
-
-
-def _locked(file: BinaryIO) -> bool:
-    """True when this process has got the file to itself."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _identity(path: Path) -> list[Any]:

@@ -1,17 +1,14 @@
 """Contents from somewhere into the cache: resumed, verified, and never under their final name before that.
 
-How bytes travel is the caller's business (`Opener`); this module knows files, digests and locks.
+How bytes travel is the caller's business (`Opener`); this module knows files and digests.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -19,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from llm_local.errors import ModelCorrupt, StorageError
+from llm_local.store.locks import locked
 from llm_local.store.retries import Retries, TransientError
 from llm_local.store.snapshots import RepoCache
 
@@ -28,7 +26,6 @@ _ROOM_TO_SPARE_BYTES: Final = 64 << 20
 _COUNTS_AS_PROGRESS_BYTES: Final = 1 << 20
 _COUNTS_AS_SMALL_BYTES: Final = 16 << 20
 _READ_BYTES: Final = 1 << 20
-_LOCK_POLL_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +99,7 @@ def download(
     """
     blob = repo.blob(file.key)
     blob.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(repo.lock(file.key), lambda: on_bytes(_length(repo.part(file.key)))):
+    with locked(repo.lock(file.key), lambda: on_bytes(_length(repo.part(file.key)))):
         if not (blob.exists() and _is_plausible(file, blob)):
             _Part(file, repo.part(file.key), opener, on_bytes).complete(retries).replace(blob)
             _sync_folder(blob.parent)
@@ -187,23 +184,6 @@ def _is_right(file: RemoteFile, path: Path) -> bool:
         while chunk := data.read(_READ_BYTES):
             hasher.update(chunk)
     return hasher.hexdigest() == file.digest
-
-
-@contextmanager
-def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock at `path`. The system frees it when its holder dies, so nobody waits for the dead."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        while True:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            on_wait()
-            time.sleep(_LOCK_POLL_S)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _length(path: Path) -> int:

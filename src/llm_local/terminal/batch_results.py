@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import stat
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llm_local.errors import Busy, InvalidRequest, StorageError
+from llm_local.store.locks import try_lock
 from llm_local.terminal.batch_lines import BatchLine
 from llm_local.terminal.sanitize import replace_surrogates
 
@@ -87,9 +87,12 @@ class ResultFile:
         if os.path.samestat(status, source):
             raise InvalidRequest(f"--output {self.path} is the input.", _ANOTHER, param="output")
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(f"Another run is writing {self.path}.", "Wait for its end.") from None
+            alone = try_lock(self._descriptor)
+        except OSError as error:
+            hint = "Choose a place for --output whose file system has locks."
+            raise StorageError(f"Cannot lock {self.path}: {error.strerror}.", hint) from error
+        if not alone:
+            raise Busy(f"Another run is writing {self.path}.", "Wait for its end.")
 
     def _find(self, lines: Sequence[BatchLine], settings_digest: str) -> None:
         """Read what is there, and drop a torn end."""
