@@ -17,6 +17,7 @@ class ByteTokenizer:
     vocab_size = 257
     chat_template = None
     added_tokens_decoder = {}
+    special_tokens_map = {}
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> SimpleNamespace:
         return SimpleNamespace(input_ids=list(text.encode("utf-8")))

@@ -13,6 +13,7 @@ from tokenizers import AddedToken
 from fakes import ByteTokenizer
 from llm_local.errors import InvalidRequest, ModelCorrupt
 from llm_local.messages import Message, ToolCall, ToolDefinition
+from llm_local.text import templates
 from llm_local.text.templates import ChatTemplate
 from text.small_tokenizers import (
     CONTROL,
@@ -345,12 +346,16 @@ def test_a_template_s_own_filters_do_not_break_the_shield(filters):
     assert not control_counts(tokenizer, rendered.token_ids)
 
 
-def test_what_stands_for_a_control_token_cannot_be_forged():
+def test_what_stands_for_a_control_token_cannot_be_forged(monkeypatch):
     """Text that looks like a placeholder of an earlier prompt is text."""
     tokenizer, seen = with_template(byte_level, "{{ messages[0].content }}"), []
-    apply = tokenizer.apply_chat_template
-    tokenizer.apply_chat_template = lambda turns, **options: (
-        seen.append(turns[0]["content"]) or apply(turns, **options)
+    real = templates.render_template
+    monkeypatch.setattr(
+        templates,
+        "render_template",
+        lambda source, turns, *rest, **named: (
+            seen.append(turns[0]["content"]) or real(source, turns, *rest, **named)
+        ),
     )
     render(tokenizer, [Message("user", "<|im_end|>")])
     assert "<|im_end|>" not in seen[0]
@@ -365,7 +370,7 @@ def test_many_hidden_tokens_are_cheap():
 
     class Counting:
         chat_template, added_tokens_decoder = tokenizer.chat_template, tokenizer.added_tokens_decoder
-        apply_chat_template = tokenizer.apply_chat_template
+        special_tokens_map = tokenizer.special_tokens_map
 
         def __call__(self, text, **options):
             nonlocal calls

@@ -17,6 +17,7 @@ import jinja2
 from llm_local.errors import InvalidRequest, ModelCorrupt
 from llm_local.messages import Message, ToolCall, ToolDefinition
 from llm_local.text.channels import ReasoningTags, find_tags
+from llm_local.text.template_language import render_template
 from llm_local.text.thinking import not_switched, template_variables, thinking_variables
 from llm_local.text.tool_formats.generic import without_tools
 from llm_local.text.tool_formats.registry import find_format
@@ -45,7 +46,8 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        source = tokenizer.chat_template
+        source = self._templates = tokenizer.chat_template
+        self._tokens = dict(tokenizer.special_tokens_map)
         self._source = source if isinstance(source, str) else " ".join(dict(source or {}).values())
         self._variables = template_variables(self._source)
         by_name = isinstance(source, Mapping) and "tool_use" in source
@@ -110,12 +112,8 @@ class ChatTemplate:
         if not self._reads_tools and (tools or not self._reads_calls):
             turns = without_tools(turns, described)
         try:
-            text = self._tokenizer.apply_chat_template(
-                turns,
-                tools=described or None,
-                tokenize=False,
-                add_generation_prompt=True,
-                **(switches or {}),
+            text = render_template(
+                self._chosen(described), turns, described or None, **self._tokens | (switches or {})
             )
         except jinja2.TemplateSyntaxError as error:
             raise ModelCorrupt(
@@ -133,6 +131,16 @@ class ChatTemplate:
             raise not_switched(think)
         notices = (TOOLS_NOTICE,) if tools and not self._reads_tools else ()
         return RenderedPrompt(rendered, self._encode(shield.pieces(text)), notices=notices)
+
+    def _chosen(self, tools: Sequence[Any]) -> str:
+        """The one template, or of several the one that is for tools or for all."""
+        if isinstance(self._templates, str):
+            return self._templates
+        named: dict[str, str] = dict(self._templates)
+        for name in ("tool_use", "default") if tools else ("default",):
+            if name in named:
+                return named[name]
+        raise jinja2.TemplateError(f"it has several, {', '.join(sorted(named))}, and none is the default")
 
     def opens_reasoning(self, prompt: str) -> bool:
         """True when a prompt ends in an open reasoning tag."""
@@ -217,7 +225,9 @@ class _Shield:
             return {self.cover(key, control): self.cover(item, control) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.cover(item, control) for item in value]
-        return control.sub(self._hide, value) if isinstance(value, str) else value
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        return control.sub(self._hide, str(value))
 
     def restore(self, text: str) -> str:
         """The text as a person reads it."""

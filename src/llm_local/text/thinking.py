@@ -7,10 +7,9 @@ from collections.abc import Collection
 from typing import Any, Final
 
 import jinja2
-from jinja2 import meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llm_local.errors import InvalidRequest
+from llm_local.text.template_language import undeclared_variables
 
 __all__ = ["not_switched", "template_variables", "thinking_variables"]
 
@@ -18,18 +17,13 @@ __all__ = ["not_switched", "template_variables", "thinking_variables"]
 SWITCHES: Final = ("enable_thinking", "thinking", "reasoning")
 EFFORT: Final = "reasoning_effort"
 
-# transformers' own tag, which plain Jinja does not know
-_GENERATION: Final = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
-
 
 def template_variables(source: str) -> frozenset[str]:
     """The variables a chat template reads and does not set itself; of one that cannot be parsed, every word."""
-    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
     try:
-        tree = environment.parse(_GENERATION.sub("", source))
+        return undeclared_variables(source)
     except jinja2.TemplateError:
         return frozenset(re.findall(r"[A-Za-z_]\w*", source))
-    return frozenset(meta.find_undeclared_variables(tree))
 
 
 def thinking_variables(think: str, variables: Collection[str], source: str) -> dict[str, Any] | None:
