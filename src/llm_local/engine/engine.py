@@ -5,20 +5,19 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as SequenceOf
 
 import torch
 
+from llm_local.engine.admission import check_request, out_of_memory, reserved_tokens
 from llm_local.engine.prefix_cache import PrefixCache
 from llm_local.engine.protocol import EngineStep, PrefillStep, TokenRequest, TokenStep
 from llm_local.engine.scheduler import Scheduler
-from llm_local.engine.sequence import Chunk, Runner, Sequence
+from llm_local.engine.sequence import Branch, Chunk, Runner, Sequence
 from llm_local.engine.speculative import Drafter
 from llm_local.errors import (
-    ContextLengthExceeded,
     EngineError,
-    InsufficientMemory,
     InvalidRequest,
     LocalLLMError,
     NumericalError,
@@ -53,13 +52,15 @@ class BatchEngine:
         self._scheduler = Scheduler(runner.budget, runner.max_chunk_tokens, prefix_cache)
         self._sequences: dict[str, Sequence] = {}
         self._outbox: list[EngineStep] = []
+        self.explain: Callable[[NumericalError], LocalLLMError] = lambda error: error
+        """What is told instead of an error about logits that are no numbers: asked once for each that fails."""
 
     def submit(self, request: TokenRequest) -> None:
         """Queue a sequence; see `protocol.Engine.submit` for what is refused."""
         max_tokens = self._check(request)
         sequence = Sequence(
             request,
-            self._runner.new_state(len(request.prompt_ids) + 1),
+            self._runner.new_state(len(request.prompt_ids) + reserved_tokens(request)),
             Sampler(request.options, request.prompt_ids, self._vocab_size),
             max_tokens,
         )
@@ -81,10 +82,15 @@ class BatchEngine:
             except BaseException:
                 self._level()
                 raise
+            finally:
+                for chunk in chunks:
+                    if isinstance(chunk.sequence, Branch):
+                        chunk.sequence.release()
         else:
             stuck = self._scheduler.stuck()
             if stuck is not None:
-                self._fail(stuck, self._out_of_memory(stuck.state.bytes_to_append(stuck.num_pending)))
+                need_bytes = stuck.state.bytes_to_append(stuck.num_pending)
+                self._fail(stuck, out_of_memory(self._runner.budget, need_bytes))
         # only now: what happened before an interruption is not lost, the next step delivers it
         outputs, self._outbox = self._outbox, []
         return outputs
@@ -117,42 +123,16 @@ class BatchEngine:
 
     def _check(self, request: TokenRequest) -> int:
         """Refuse what can never run, before any compute; return the cap on prompt and reply together."""
-        prompt_ids, options = request.prompt_ids, request.options
-        if not prompt_ids:
-            raise InvalidRequest("The prompt is empty.", "Give at least one token.", param="prompt")
-        self._check_ids("prompt", prompt_ids)
-        self._check_ids("logit_bias", options.logit_bias)
-        self._check_ids("stop_token_ids", request.stop_token_ids)
+        max_tokens = check_request(request, context_length=self._context_length, vocab_size=self._vocab_size)
         if request.sequence_id in self._sequences:
             raise InvalidRequest(f"Sequence id {request.sequence_id!r} is in use.", param="sequence_id")
-        num_tokens = len(prompt_ids)
-        if num_tokens >= self._context_length:
-            raise ContextLengthExceeded(
-                prompt_tokens=num_tokens, reserve=1, context_length=self._context_length
-            )
+        # continuations need room too, a sampled token has its own when it comes to that
+        num_tokens = len(request.prompt_ids) + (reserved_tokens(request) if request.continuations else 0)
+        budget = self._runner.budget
         need_bytes = self._runner.new_state(num_tokens + 1).bytes_to_append(num_tokens)
-        limit_bytes = self._runner.budget.limit_bytes
-        if limit_bytes is not None and need_bytes > limit_bytes:
-            raise self._out_of_memory(need_bytes)
-        if options.max_new_tokens is None:
-            return self._context_length
-        return min(self._context_length, num_tokens + options.max_new_tokens)
-
-    def _check_ids(self, param: str, token_ids: Collection[int]) -> None:
-        for token_id in (min(token_ids), max(token_ids)) if token_ids else ():
-            if not 0 <= token_id < self._vocab_size:
-                raise InvalidRequest(
-                    f"Token id {token_id} lies outside the vocabulary of {self._vocab_size}.", param=param
-                )
-
-    def _out_of_memory(self, need_bytes: int) -> InsufficientMemory:
-        limit_bytes = self._runner.budget.limit_bytes or 0
-        return InsufficientMemory(
-            f"The keys and values of this sequence need {need_bytes} bytes, but {limit_bytes} are allowed.",
-            "Shorten the prompt, ask for fewer new tokens, or free memory.",
-            need_bytes=need_bytes,
-            have_bytes=limit_bytes,
-        )
+        if budget.limit_bytes is not None and need_bytes > budget.limit_bytes:
+            raise out_of_memory(budget, need_bytes)
+        return max_tokens
 
     def _drafts(self) -> dict[str, list[int]]:
         """Guesses for the sequences that decode, where speculation is on; a drafter that fails has none."""
@@ -176,6 +156,9 @@ class BatchEngine:
 
     def _run(self, chunks: list[Chunk]) -> None:
         """One forward pass; when it fails, each sequence alone and without guesses, so only the guilty ones fail."""
+        for sequence in {id(chunk.sequence.root): chunk.sequence.root for chunk in chunks}.values():
+            if sequence.continuations is not None:
+                sequence.continuations.num_passes += 1
         try:
             logits = self._runner.run(chunks)
             if len(logits) != sum(chunk.num_logits for chunk in chunks):
@@ -183,10 +166,11 @@ class BatchEngine:
         except Exception as error:
             alone = [self._rolled_back(chunk) for chunk in chunks]
             if len(chunks) == 1 and not chunks[0].drafts:
-                self._fail(chunks[0].sequence, error)
+                self._fail(chunks[0].sequence.root, error)
             else:
                 for chunk in alone:
-                    self._run([chunk])
+                    if self._lives(chunk.sequence.root):
+                        self._run([chunk])
         else:
             self._postprocess(chunks, logits)
 
@@ -209,6 +193,9 @@ class BatchEngine:
         """Sample for every chunk that reached its sequence's end; report progress for the others."""
         for chunk, rows in zip(chunks, logits.split([chunk.num_logits for chunk in chunks]), strict=True):
             sequence, completes = chunk.sequence, chunk.completes
+            if isinstance(sequence, Branch):
+                self._collect(sequence.parent, sequence.path, rows[-len(sequence.path) :])
+                continue
             try:
                 scored = self._score(chunk, rows)
             except NumericalError as error:
@@ -218,8 +205,30 @@ class BatchEngine:
             if sequence.num_completion_tokens == 0:
                 done, total = sequence.num_computed, sequence.num_prompt_tokens
                 self._outbox.append(PrefillStep(sequence.sequence_id, done, total, scored))
-            if completes:
+            if completes and sequence.continuations is not None:
+                self._collect(sequence, (), rows[-1:])
+            elif completes:
                 self._confirm(sequence, chunk.drafts, rows[-1 - len(chunk.drafts) :])
+
+    def _collect(self, sequence: Sequence, path: tuple[int, ...], rows: torch.Tensor) -> None:
+        """Score continuations by the logits after each token of a path, or after the prompt; all scored is the end."""
+        continuations = sequence.continuations
+        if continuations is None or not self._lives(sequence):
+            return
+        try:
+            if path:
+                continuations.take(path, rows)
+            else:
+                continuations.take_prompt(rows[0])
+        except NumericalError as error:
+            self._fail(sequence, error)
+            return
+        if continuations.done:
+            self._end(sequence, finish_reason="stop")
+
+    def _lives(self, sequence: Sequence) -> bool:
+        """False once a sequence has ended, as it may while others of its forward pass are looked at."""
+        return self._sequences.get(sequence.sequence_id) is sequence
 
     def _confirm(self, sequence: Sequence, drafts: SequenceOf[int], rows: torch.Tensor) -> None:
         """Sample after the last token, and after each guess as long as the guesses are what was sampled.
@@ -283,6 +292,8 @@ class BatchEngine:
             failure = EngineError(f"Generating failed with {type(error).__name__}: {error}")
             failure.__cause__ = error
             error = failure
+        elif isinstance(error, NumericalError):
+            error = self.explain(error)
         return self._end(sequence, error=error)
 
     def _end(
@@ -304,6 +315,7 @@ class BatchEngine:
             finish_reason=finish_reason,
             error=error,
             report=sequence.report(self._clock()),
+            scores=sequence.scores if error is None else None,
         )
         self._outbox.append(step)
         return step

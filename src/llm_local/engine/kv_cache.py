@@ -237,6 +237,16 @@ class SequenceKV:
         self._put(copies)
         self.length = length
 
+    def bytes_to_branch(self, length: int, room: int) -> int:
+        """Bytes that `branch` will add."""
+        return self.bytes_to_fork(length, room)
+
+    def branch(self, length: int, room: int) -> SequenceKV:
+        """A copy of the first `length` tokens, with room for `room` tokens."""
+        copy = SequenceKV(self._budget, room, self._layout)
+        copy.fork(self, length, room)
+        return copy
+
     def shrink(self, length: int) -> None:
         """Keep the first `length` tokens (see `can_fork`) and no room beyond them, layer by layer."""
         self.length = length

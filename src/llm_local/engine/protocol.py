@@ -13,7 +13,16 @@ from llm_local.errors import LocalLLMError
 from llm_local.events import FinishReason, Timings, TokenLogprob, Usage
 from llm_local.options import GenerationOptions
 
-__all__ = ["Engine", "EngineStep", "PrefillStep", "SequenceReport", "TokenMask", "TokenRequest", "TokenStep"]
+__all__ = [
+    "ContinuationScores",
+    "Engine",
+    "EngineStep",
+    "PrefillStep",
+    "SequenceReport",
+    "TokenMask",
+    "TokenRequest",
+    "TokenStep",
+]
 
 
 class TokenMask(Protocol):
@@ -36,6 +45,7 @@ class TokenRequest:
     `stop_token_ids` end the sequence with finish reason "stop"; `owner` separates users' caches and shares; a
     higher `priority` is admitted first and preempted last. `prompt_logprobs` asks for the prompt's log-probabilities,
     with `options.top_logprobs` alternatives; such a prompt is always read whole, never taken from the prefix cache.
+    With `continuations`, texts of at least one token, nothing is sampled: the last step has their scores.
     """
 
     sequence_id: str
@@ -46,6 +56,7 @@ class TokenRequest:
     owner: str | None = None
     priority: int = 0
     prompt_logprobs: bool = False
+    continuations: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,21 @@ class SequenceReport:
 
     usage: Usage
     timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class ContinuationScores:
+    """How likely each text is to come right after the prompt, under the model's own distribution.
+
+    `logprobs` has one natural log-probability per token of each text; `end_logprobs`, where the request has
+    `stop_token_ids`, that of any of them right after each text. `num_tokens` of the texts went through the model, and
+    `num_passes` forward passes had a part of the prompt or of them.
+    """
+
+    logprobs: tuple[tuple[float, ...], ...]
+    end_logprobs: tuple[float, ...]
+    num_tokens: int
+    num_passes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +110,7 @@ class TokenStep:
     finish_reason: FinishReason | None = None
     error: LocalLLMError | None = None
     report: SequenceReport | None = None
+    scores: ContinuationScores | None = None
 
     @property
     def last(self) -> bool:
@@ -102,7 +129,7 @@ class Engine(Protocol):
 
         Raises:
             InvalidRequest: empty prompt, an id outside the vocabulary, or a sequence id in use.
-            ContextLengthExceeded: prompt and one new token do not fit the window.
+            ContextLengthExceeded: prompt and one new token, or its longest continuation, do not fit the window.
             InsufficientMemory: its keys and values can never fit the byte budget.
         """
 

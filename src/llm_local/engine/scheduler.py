@@ -1,6 +1,7 @@
 """Who runs in the next forward pass.
 
-Decodes first, one token each; then prefill, together at most one chunk. Whose prompt is read next: the higher
+Decodes first, one token each; then continuations that are only scored, and prefill, both together at most one chunk.
+Whose prompt is read next: the higher
 priority, then the owner who was served fewer tokens, then who came first.
 
 A sequence starts when its prompt fits the K/V byte budget; what finished sequences left in the prefix cache gives
@@ -18,7 +19,7 @@ from typing import Final, cast
 
 from llm_local.engine.kv_cache import KVBudget, SequenceKV
 from llm_local.engine.prefix_cache import MIN_MATCH_TOKENS, PrefixCache, common_length
-from llm_local.engine.sequence import Chunk, Sequence
+from llm_local.engine.sequence import Branch, Chunk, Sequence, SequenceState
 
 __all__ = ["MAX_RUNNING", "Scheduler"]
 
@@ -70,7 +71,9 @@ class Scheduler:
         num_waiting = len(self.waiting)
         chunks = self._decodes(drafts)
         if len(self.waiting) == num_waiting:
-            chunks += self._prefills(sum(c.sequence.state.bytes_to_append(c.length) for c in chunks))
+            promised_bytes = sum(c.sequence.state.bytes_to_append(c.length) for c in chunks)
+            branches = self._branches(promised_bytes)
+            chunks += [*branches, *self._prefills(promised_bytes, sum(c.length for c in branches))]
         # else someone was preempted, and what was freed is for the others; starting anything would only thrash
         if not chunks and self.running:
             self._preempt([])
@@ -101,10 +104,41 @@ class Scheduler:
                 chunks.append(Chunk(sequence, 1, guesses))
         return chunks
 
-    def _prefills(self, promised_bytes: int) -> list[Chunk]:
-        """Chunks of prompts, together at most `max_chunk_tokens`; None means one whole prompt."""
+    def _branches(self, promised_bytes: int) -> list[Chunk]:
+        """Continuations of prompts that are read, side by side: `max_chunk_tokens` at most; None means one of them."""
         chunks: list[Chunk] = []
         left = self._max_chunk_tokens
+        for sequence in self._in_turn([sequence for sequence in self.running if sequence.branches]):
+            for path in () if sequence.continuations is None else sequence.continuations.pending():
+                if chunks and (left is None or left < len(path)):
+                    return chunks
+                state = self._branched(sequence, len(path), promised_bytes)
+                if state is None and chunks:
+                    return chunks
+                # no room for a copy: in the prompt's own memory, so one at a time
+                branch = Branch(sequence, path, sequence.state if state is None else state)
+                chunks.append(Chunk(branch, len(path)))
+                if state is None:
+                    return chunks
+                left = None if left is None else left - len(path)
+        return chunks
+
+    def _branched(self, sequence: Sequence, num_new: int, promised_bytes: int) -> SequenceState | None:
+        """Memory that begins like a sequence's, with room for `num_new` tokens; None when there is no room for it."""
+        length = len(sequence.tokens)
+        room = length + num_new
+        if not self._fits(promised_bytes + sequence.state.bytes_to_branch(length, room)):
+            return None
+        try:
+            return sequence.state.branch(length, room)
+        except (RuntimeError, MemoryError):
+            logger.warning("no memory to score continuations side by side", exc_info=True)
+            return None
+
+    def _prefills(self, promised_bytes: int, num_taken: int) -> list[Chunk]:
+        """Chunks of prompts, with `num_taken` tokens at most `max_chunk_tokens`; None means one whole prompt."""
+        chunks: list[Chunk] = []
+        left = None if self._max_chunk_tokens is None else max(0, self._max_chunk_tokens - num_taken)
         reading = [sequence for sequence in self.running if sequence.num_pending > 1]
         for sequence in [*self._in_turn(reading), *self._in_turn(self.waiting)]:
             if left == 0 or (
@@ -129,7 +163,7 @@ class Scheduler:
         """Start a sequence where there is room, as a copy of the longest computed beginning that its owner has."""
         if len(self.running) == MAX_RUNNING:
             return False
-        room = len(sequence.tokens) + 1
+        room = sequence.room
         while True:
             # looked for again after every eviction, which may have taken what was found
             source, length = self._reusable(sequence)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
+from llm_local.engine.continuations import Continuations
 from llm_local.engine.kv_cache import KVBudget
-from llm_local.engine.protocol import SequenceReport, TokenRequest
+from llm_local.engine.protocol import ContinuationScores, SequenceReport, TokenRequest
 from llm_local.events import Timings, Usage
 from llm_local.sampling.sampler import Sampler
 
-__all__ = ["Chunk", "Runner", "Sequence", "SequenceState"]
+__all__ = ["Branch", "Chunk", "Runner", "Sequence", "SequenceState"]
 
 
 class SequenceState(Protocol):
@@ -28,6 +30,12 @@ class SequenceState(Protocol):
 
     def rollback(self, length: int) -> bool:
         """Go back to the first `length` tokens after a failed forward; False: everything is forgotten."""
+
+    def bytes_to_branch(self, length: int, room: int) -> int:
+        """Bytes that `branch` will add."""
+
+    def branch(self, length: int, room: int) -> SequenceState:
+        """Memory for another sequence with the same first `length` tokens: with them in it, or empty."""
 
     def free(self) -> None:
         """Give all memory back; the sequence starts again from nothing."""
@@ -66,6 +74,9 @@ class Sequence:
         self.num_drafted = 0
         self.num_accepted = 0
         self.num_scored = 1  # prompt tokens whose log-probability is known; the first has none
+        self.continuations: Continuations | None = None
+        if request.continuations:
+            self.continuations = Continuations(request.continuations, request.stop_token_ids)
         self.cancelled = False
         self.submitted_at = 0.0
         self.scheduled_at: float | None = None
@@ -95,6 +106,28 @@ class Sequence:
     def num_left(self) -> int:
         """Tokens that may still be sampled."""
         return self.max_tokens - len(self.tokens)
+
+    @property
+    def root(self) -> Sequence:
+        """The sequence that somebody asked for: this one, unless it is a branch."""
+        return self
+
+    @property
+    def scores(self) -> ContinuationScores | None:
+        """How likely the continuations are, once all of them are scored."""
+        return (
+            None if self.continuations is None or not self.continuations.done else self.continuations.scores()
+        )
+
+    @property
+    def room(self) -> int:
+        """Tokens that memory should have room for when the sequence starts."""
+        return len(self.tokens) + (1 if self.continuations is None else self.continuations.longest)
+
+    @property
+    def branches(self) -> bool:
+        """True when the prompt has been read and its continuations are next."""
+        return self.continuations is not None and self.num_pending == 0
 
     @property
     def decoding(self) -> bool:
@@ -134,6 +167,37 @@ class Sequence:
                 first_token_s=0.0 if self.first_token_at is None else first_token_at - self.submitted_at,
             ),
         )
+
+
+class Branch(Sequence):
+    """A continuation of its parent's prompt, for one forward pass. No scheduler keeps it and nobody reads it.
+
+    Its memory is its own, or in need its parent's.
+    """
+
+    def __init__(self, parent: Sequence, path: tuple[int, ...], state: SequenceState) -> None:
+        request = dataclasses.replace(
+            parent.request,
+            prompt_ids=parent.request.prompt_ids + path,
+            prompt_logprobs=True,  # the logits of all its tokens
+            continuations=(),
+        )
+        super().__init__(request, state, parent.sampler, parent.max_tokens)
+        self.parent = parent
+        self.path = path
+        self.num_computed = len(parent.tokens)
+
+    @property
+    def root(self) -> Sequence:
+        """Its parent."""
+        return self.parent
+
+    def release(self) -> None:
+        """Give the memory back, once the pass is over."""
+        if self.state is self.parent.state:
+            self.state.rollback(len(self.parent.tokens))
+        else:
+            self.state.free()
 
 
 @dataclass(frozen=True, slots=True)

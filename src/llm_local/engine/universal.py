@@ -38,6 +38,15 @@ class ModelCache:
         self.free()
         return False
 
+    def bytes_to_branch(self, length: int, room: int) -> int:
+        """None: what is here gives way."""
+        return 0
+
+    def branch(self, length: int, room: int) -> ModelCache:
+        """Empty memory in place of this one: not every state can be copied and continued by several tokens."""
+        self.free()
+        return ModelCache(self._budget, self._bytes_per_token)
+
     def store(self, content: Any) -> None:
         """Keep the cache a forward pass returned, and count its bytes."""
         self.content = content
