@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jsonschema
 import numpy as np
 import pytest
+from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from constraints.sampling_models import RandomModel
@@ -18,7 +19,7 @@ from fakes import ByteTokenizer
 from llm_local import starter
 from llm_local.errors import InvalidRequest, UnsupportedTask
 from llm_local.options import Constraint
-from text.small_tokenizers import TOKENIZERS
+from text.small_tokenizers import TOKENIZERS, byte_fallback, byte_level, unigram
 
 SCHEMAS = [make_schema(seed) for seed in range(200)]
 
@@ -142,6 +143,25 @@ def test_special_tokens_and_padding_are_never_allowed() -> None:
     assert allowed.dtype == np.bool_
     assert allowed.shape == (2048,)
     assert not allowed[forbidden].any()
+
+
+@pytest.mark.parametrize("make", [byte_level, byte_fallback, unigram])
+def test_a_text_that_looks_like_a_token_is_spelled_with_others(make) -> None:
+    """Ordinary added tokens that look like tags, and special ones: none is forced, allowed, or refused once sampled."""
+    tokenizer = make()
+    tags = ["<b>", "<arg key>"]
+    tokenizer.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in tags])
+    any_model = RandomModel(tokenizer, len(tokenizer), [tokenizer.eos_token_id])
+    before = tokenizer("a", add_special_tokens=False).input_ids
+    texts = ["a<b>b", "<b>", "<arg key>!", "a<|im_start|>b", "</s>", "<think>x</think>"]
+    for text in [one for one in texts if make is not unigram or "!" not in one]:
+        reply = any_model.reply(Constraint("choice", (text,)), 1)
+        whole = any_model.text([*before, *reply.token_ids])
+        assert whole.removeprefix(any_model.text(before)) == text
+        assert not set(reply.token_ids) & set(tokenizer.all_special_ids)
+    for seed in range(20):
+        regex = Constraint("regex", r"(<b>|a|<arg key>| |<think>|<\|im_end\|>){1,10}")
+        assert any_model.reply(regex, seed).ended
 
 
 def test_every_end_token_is_allowed_exactly_where_the_reply_may_end() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from llm_local.errors import InvalidRequest
 from llm_local.options import Constraint
+from llm_local.terminal.constraint_flags import check_given_constraint
 from llm_local.terminal.flags import request_options
 from terminal.test_flags import script  # noqa: F401  (a fixture)
 
@@ -88,3 +89,29 @@ def test_files_that_are_no_text_or_too_large_are_refused(script: ModuleType, tmp
         path.write_bytes(data)
         with pytest.raises(InvalidRequest, match=word):
             constraint_of(script, "--json-schema", str(path))
+
+
+@pytest.mark.parametrize(
+    ("words", "flag", "what"),
+    [
+        (["--regex", "x(a"], "--regex", "unclosed group at character 2"),
+        (["--grammar", "start: foo"], "--grammar", "line 1, column 8: unknown name"),
+        (["--grammar", 'root ::= "a" ('], "--grammar", "Expected ')' in line 1"),
+        (["--json-schema", '{"items": {"pattern": "(", "type": "string"}}'], "--json-schema", "at #/items"),
+        (["--json-schema", '{"not": {}}'], "--json-schema", "'not' at #"),
+    ],
+)
+def test_what_no_model_can_keep_names_its_flag(
+    script: ModuleType,  # noqa: F811
+    words: list[str],
+    flag: str,
+    what: str,
+) -> None:
+    constraint = constraint_of(script, *words)
+    assert constraint is not None
+    with pytest.raises(InvalidRequest) as caught:
+        check_given_constraint(constraint)
+    assert caught.value.message.startswith(f"{flag}: ")
+    assert what in caught.value.message
+    assert caught.value.param == flag
+    check_given_constraint(Constraint("choice", ("a", "b")))

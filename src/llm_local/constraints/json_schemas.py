@@ -14,15 +14,16 @@ from urllib.parse import unquote
 
 from llguidance import LLMatcher
 
-from llm_local.constraints.refusals import MAX_REPEAT, check_repeats, refusal
+from llm_local.constraints.refusals import MAX_REPEAT, check_repeats, first_line, refusal
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
-__all__ = ["COMPILE_OPTIONS", "any_object_grammar", "checked_schema", "schema_grammar"]
+__all__ = ["COMPILE_OPTIONS", "any_object_grammar", "checked_schema", "guilty_place", "schema_grammar"]
 
 MAX_DEPTH: Final = 64
 MAX_SCHEMAS: Final = 5_000
+MAX_TRIED: Final = 100
 MAX_EXACT: Final = 2**53  # the library computes with float64
 
 # https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md#whitespace-handling
@@ -80,6 +81,18 @@ def checked_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     for place, one in found.items():
         _check_repeated_names(place, one)
     return root
+
+
+def guilty_place(schema: Mapping[str, Any], reason: str) -> str:
+    """The JSON pointer of the innermost part that is refused for the library's `reason` by itself; empty for none."""
+    parts = sorted(_walk(dict(schema)), key=lambda part: -part[0].count("/"))
+    defined = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+    for place, part in parts[:MAX_TRIED]:
+        alone = LLMatcher.grammar_from_json_schema(json.dumps({**part, **defined}), overrides=COMPILE_OPTIONS)
+        reasons = LLMatcher.validate_grammar_with_warnings(alone)[1]
+        if first_line(reason) in map(first_line, reasons):
+            return place
+    return ""
 
 
 def _walk(schema: Any, place: str = "#", depth: int = 1) -> Iterator[tuple[str, dict[str, Any]]]:

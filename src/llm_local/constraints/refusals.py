@@ -12,6 +12,15 @@ __all__ = ["MAX_REPEAT", "check_repeats", "first_line", "refusal"]
 # More repetitions than any reply has tokens for; the library would unroll some of them.
 MAX_REPEAT: Final = 10_000
 
+# How the library shows where a regex is wrong: the regex, carets below the place, and what it is.
+_REGEX_ERROR: Final = re.compile(
+    r"(?:invalid regex .*\(in regex\): )?regex parse error:\n"
+    r"    (?P<regex>.*)\n    (?P<before> *)\^+\nerror: (?P<what>.*)"
+)
+_PLACE: Final = re.compile(r"^(?:at )?(?P<line>\d+)\((?P<column>\d+)\): ")
+_LISTING: Final = re.compile(r"\n *\d+ \|.*|\n *\^+ *(?=\n|$)|<non-verbose/>| \(at \".*\" \(.*\)\)")
+_GBNF_PLACE: Final = re.compile(r" at line (?P<line>\d+),\s*(?P<before>['\"].*['\"])\s*\^.*", re.DOTALL)
+_NOISE: Final = re.compile(r" Enable 'coerce_one_of' .*| while processing json-schema://\S*")
 _REPEATS: Final = re.compile(r"\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}|~\s*(\d+)(?:\s*\.\.\s*(\d+))?")
 _MAX_REASON: Final = 300
 
@@ -37,6 +46,16 @@ def check_repeats(text: str, what: str) -> None:
 
 
 def first_line(reason: str) -> str:
-    """The library's reason, short enough for one line, without the layout."""
-    lines = (line.strip() for line in reason.replace("<non-verbose/>", "").splitlines())
+    """The library's reason in one line: what is wrong and where, without pictures of the place."""
+    reason = _REGEX_ERROR.sub(_in_regex, reason)
+    reason = _PLACE.sub(r"line \g<line>, column \g<column>: ", _LISTING.sub("", reason).strip())
+    reason = _GBNF_PLACE.sub(r" in line \g<line>, behind \g<before>", reason)
+    lines = (line.strip() for line in _NOISE.sub("", reason).splitlines())
     return " ".join(line for line in lines if line)[:_MAX_REASON].rstrip(".")
+
+
+def _in_regex(error: re.Match[str]) -> str:
+    before, rest = error["regex"][: len(error["before"])], error["regex"][len(error["before"]) :]
+    # the library escapes some characters, and counts what it shows
+    place = "" if re.search(r"\\[n/]", before) else f"character {len(before) + 1}, "
+    return f"{error['what']} at {place}{rest[:20]!r} of the regex"

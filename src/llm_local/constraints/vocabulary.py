@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +63,27 @@ def _from_backend(tokenizer: Any, num_ids: int, ends: list[int]) -> LLTokenizer:
     backend = copy.copy(tokenizer.backend_tokenizer)
     backend.no_padding()
     backend.no_truncation()
-    return LLTokenizer(backend.to_str(), n_vocab=num_ids, eos_token=ends)
+    return LLTokenizer(_without_control(backend.to_str()), n_vocab=num_ids, eos_token=ends)
+
+
+def _without_control(described: str) -> str:
+    """A tokenizer's description in which no text holds a control token.
+
+    The library keeps special tokens, and all added ones that look like `<b>`, out of texts. But it also asks the
+    tokenizer how a text that must come is spelled, and that answers with the very token. So these get names that no
+    text has, and a text that looks like one is spelled with ordinary tokens.
+    """
+    tokenizer = json.loads(described)
+    known, unknown = tokenizer["model"].get("vocab"), tokenizer["model"].get("unk_token")
+    tokenizer["post_processor"] = None  # it may name them, and only adds what begins and ends a whole text
+    for added in tokenizer["added_tokens"]:
+        text = added["content"]
+        if text == unknown or not (added["special"] or (text.startswith("<") and text.endswith(">"))):
+            continue
+        added |= {"content": f"<|{added['id']} {secrets.token_hex(8)}|>", "special": True}
+        if isinstance(known, dict) and text in known:
+            known[added["content"]] = known.pop(text)
+    return json.dumps(tokenizer, ensure_ascii=False)
 
 
 def _from_decoding(tokenizer: Any, num_ids: int, ends: list[int]) -> LLTokenizer:

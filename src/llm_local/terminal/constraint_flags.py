@@ -10,9 +10,16 @@ from typing import Any, Final
 from llm_local.errors import InvalidRequest
 from llm_local.options import MAX_CONSTRAINT_BYTES, Constraint, ConstraintKind
 
-__all__ = ["add_constraint_flags", "given_constraint"]
+__all__ = ["add_constraint_flags", "check_given_constraint", "given_constraint"]
 
 _GRAMMAR_KINDS: Final[dict[str, ConstraintKind]] = {".gbnf": "gbnf", ".lark": "lark"}
+_FLAGS: Final[dict[ConstraintKind, str]] = {
+    "json": "--json-mode",
+    "json_schema": "--json-schema",
+    "regex": "--regex",
+    "choice": "--choice",
+    **dict.fromkeys(("grammar", "gbnf", "lark"), "--grammar"),
+}
 
 
 def add_constraint_flags(group: argparse._ActionsContainer) -> None:
@@ -57,6 +64,22 @@ def given_constraint(parsed: argparse.Namespace) -> Constraint | None:
         return _reader("--choice", lambda texts: Constraint("choice", texts))(parsed.choice)
     constraint: Constraint | None = parsed.constraint
     return constraint
+
+
+def check_given_constraint(constraint: Constraint) -> None:
+    """Refuse what no model could keep, before one is loaded.
+
+    Raises:
+        InvalidRequest: the constraint cannot be enforced; the message names its flag.
+    """
+    # Late: it loads libraries that only constrained runs need.
+    from llm_local.constraints.compiler import check_constraint
+
+    def checked(given: Constraint) -> Constraint:
+        check_constraint(given)
+        return given
+
+    _reader(_FLAGS[constraint.kind], checked)(constraint)
 
 
 def _reader(flag: str, read: Callable[[Any], Constraint]) -> Callable[[Any], Constraint]:

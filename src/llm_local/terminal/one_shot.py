@@ -20,6 +20,7 @@ from llm_local.options import GenerationOptions
 from llm_local.privacy import apply_privacy_defaults
 from llm_local.terminal.asking import OpenModel, open_model, prepare_question
 from llm_local.terminal.batch import BatchRun
+from llm_local.terminal.constraint_flags import check_given_constraint
 from llm_local.terminal.exit_codes import BROKEN_PIPE, OK, error_line, exit_code
 from llm_local.terminal.flags import check_batch_flags, request_options, setting_flags
 from llm_local.terminal.piped_input import compose_prompt, decode_argument, decode_input, read_input
@@ -200,7 +201,4 @@ class OneShot:
 def _check_options(options: GenerationOptions) -> None:
     """What no model could keep is refused before one is loaded."""
     if options.constraint is not None:
-        # Late: it loads libraries that only constrained runs need.
-        from llm_local.constraints.compiler import check_constraint
-
-        check_constraint(options.constraint)
+        check_given_constraint(options.constraint)
