@@ -20,6 +20,7 @@ from torch import nn
 from llm_local.errors import EngineError
 from llm_local.kernels.layout import LlmWeightKind
 from llm_local.kernels.linear import required_native
+from llm_local.loaders.finite_weights import is_finite
 from llm_local.specs import PackedBits
 
 __all__ = ["KINDS", "BadWeights", "Layout", "Part", "Source", "pack_into", "packed_bytes", "plan"]
@@ -192,7 +193,7 @@ def _pieces(part: Part) -> Iterator[tuple[int, int]]:
 def _packed(part: Part, rows: torch.Tensor) -> torch.Tensor:
     """The bytes of some rows as they are stored."""
     if not part.is_packed:
-        if rows.is_floating_point() and not bool(torch.isfinite(rows).all()):
+        if not is_finite(rows):
             raise BadWeights(part.names[0])
         return rows.to(part.dtype).contiguous().reshape(-1).view(torch.uint8)
     if rows.dtype not in (torch.float32, torch.bfloat16, torch.float16):

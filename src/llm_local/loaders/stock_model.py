@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from llm_local.kernels.stock import StockEmbedding, StockInt4Linear, StockInt8Linear, quantize_rows
+from llm_local.loaders.finite_weights import is_finite
 from llm_local.loaders.packing import BadWeights, Part, plan
 from llm_local.specs import PackedBits
 
@@ -26,7 +27,7 @@ def use_stock_layers(
     for source in plan(model, bits):
         part = source.part
         tensor = source.rows(0, part.shape[0] if part.shape else 1)
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not is_finite(tensor):
             raise BadWeights(part.names[0])
         if part.is_packed:
             _replace(model, part, tensor)
