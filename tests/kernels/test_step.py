@@ -13,9 +13,9 @@ import torch
 
 from kernel_matrices import matrix
 from kernel_stores import Store, segments_of
+from llm_local.engine.description import describe
 from llm_local.engine.families import FAMILIES
 from llm_local.engine.kv_cache import KVLayout, kv_layout
-from llm_local.engine.native_model import NativeModel
 from llm_local.errors import EngineError
 from llm_local.kernels.layout import LlmBatch, LlmWeightKind
 from llm_local.kernels.library import Native
@@ -36,7 +36,7 @@ class Decoder:
         self.library = library
         layout = kv_layout(model)
         self.layout: KVLayout = replace(layout, dtype=stored or layout.dtype)
-        self.native = NativeModel(model, self.layout, library)
+        self.native = describe(model, self.layout, library)
         self.native.reach(CAPACITY)
         self.scratch = library.new_scratch()
 

@@ -294,8 +294,6 @@ class BatchEngine:
             error = failure
         elif isinstance(error, NumericalError):
             error = self.explain(error)
-        elif isinstance(error, NumericalError):
-            error = self.explain(error)
         return self._end(sequence, error=error)
 
     def _end(

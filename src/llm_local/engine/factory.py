@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from llm_local.engine.attention import ATTENTION_NAME
+from llm_local.engine.description import NotDescribable, describe
 from llm_local.engine.engine import BatchEngine
 from llm_local.engine.kv_cache import KVBudget, kv_layout
 from llm_local.engine.native_attention import STORED
-from llm_local.engine.native_model import NotDescribable
 from llm_local.engine.native_runner import NativeRunner
 from llm_local.engine.prefix_cache import PrefixCache
 from llm_local.engine.probe import Probe, vocab_size
@@ -156,7 +156,7 @@ def _candidates(
     library = native() if kernels != "off" and model.device.type == "cpu" else None
     if library is not None:
         if kernels == "auto":
-            yield proven, lambda: NativeRunner(model, budget, library)
+            yield proven, lambda: NativeRunner(describe(model, kv_layout(model), library), budget, library)
         if model.dtype in STORED:
             yield proven and not windowed, lambda: _over_library(model, budget, library)
     yield proven and not windowed, lambda: _over_torch(model, budget)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence as SequenceOf
-from typing import Any
 
 import torch
 
-from llm_local.engine.kv_cache import KVBudget, SequenceKV, kv_layout
+from llm_local.engine.kv_cache import KVBudget, SequenceKV
 from llm_local.engine.native_attention import segment_structs
 from llm_local.engine.native_model import NativeModel
 from llm_local.engine.packed_row import PackedRow
 from llm_local.engine.sequence import Chunk
-from llm_local.engine.threads import threads_for, use_threads
+from llm_local.engine.threads import threads_for_bytes, use_threads
 from llm_local.kernels.layout import LlmBatch
 from llm_local.kernels.library import Native
 
@@ -24,23 +23,19 @@ KEPT_ROWS = 64
 
 
 class NativeRunner:
-    """Runs chunks of many sequences without transformers. The model stays whole and as it was.
-
-    Raises:
-        NotDescribable: the step cannot run this model.
-    """
+    """Runs chunks of many sequences without transformers."""
 
     max_chunk_tokens: int | None = 512
 
-    def __init__(self, model: Any, budget: KVBudget, library: Native) -> None:
-        self.layout = kv_layout(model)
+    def __init__(self, model: NativeModel, budget: KVBudget, library: Native) -> None:
+        self.model = model
+        self.layout = model.layout
         self.budget = budget
         self.description = f"native step ({library.variant})"
-        self._model = NativeModel(model, self.layout, library)
         self._library = library
         self._scratch = library.new_scratch()
-        self._num_threads = threads_for(model)
-        self._logits = torch.empty(0, self._model.vocab_size)
+        self._num_threads = threads_for_bytes(model.weight_bytes)
+        self._logits = torch.empty(0, model.vocab_size)
 
     def new_state(self, expected_tokens: int) -> SequenceKV:
         """Empty keys and values for one sequence."""
@@ -51,7 +46,7 @@ class NativeRunner:
         use_threads(self._num_threads)  # for who samples from the logits
         row = PackedRow.of(chunks)
         row.make_room()
-        self._model.reach(max(segment.kv.length + segment.length for segment in row.segments))
+        self.model.reach(max(segment.kv.length + segment.length for segment in row.segments))
         logits = self._rows(len(row.kept))
         batch = LlmBatch(
             token_ids=(ctypes.c_int32 * len(row.token_ids))(*row.token_ids),
@@ -62,13 +57,13 @@ class NativeRunner:
             num_segments=len(row.segments),
             num_kept=len(row.kept),
         )
-        self._library.step(self._model.struct, batch, self._scratch, self._num_threads)
+        self._library.step(self.model.struct, batch, self._scratch, self._num_threads)
         row.advance()
         return logits
 
     def _rows(self, num_rows: int) -> torch.Tensor:
         if num_rows > KEPT_ROWS:
-            return torch.empty(num_rows, self._model.vocab_size)
+            return torch.empty(num_rows, self.model.vocab_size)
         if num_rows > len(self._logits):
-            self._logits = torch.empty(num_rows, self._model.vocab_size)
+            self._logits = torch.empty(num_rows, self.model.vocab_size)
         return self._logits[:num_rows]

@@ -12,7 +12,7 @@ import torch
 
 from llm_local.loaders.weight_count import count_weights
 
-__all__ = ["threads_for", "use_threads"]
+__all__ = ["threads_for", "threads_for_bytes", "use_threads"]
 
 # Below this the weights of a layer lie in the caches of one core, and one core is fastest.
 ONE_THREAD_BYTES = 64 * 2**20
@@ -23,6 +23,11 @@ _DEFAULT_THREADS = torch.get_num_threads()
 def threads_for(model: Any) -> int:
     """Threads for one forward pass of `model`: one for a small model, else what torch was started with."""
     _, weight_bytes = count_weights(model)  # packed weights are no parameters
+    return threads_for_bytes(weight_bytes)
+
+
+def threads_for_bytes(weight_bytes: int) -> int:
+    """Threads for one forward pass over weights of that size."""
     return 1 if weight_bytes <= ONE_THREAD_BYTES else _DEFAULT_THREADS
 
 
