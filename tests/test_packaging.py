@@ -72,9 +72,10 @@ def test_every_dependency_has_a_floor_that_its_pin_keeps() -> None:
 
 
 def test_the_product_declares_what_it_imports_and_imports_what_it_declares() -> None:
-    declared = {
-        IMPORT_NAMES.get(name, name.replace("-", "_")) for name in _floors(PROJECT["project"]["dependencies"])
-    }
+    project = PROJECT["project"]
+    extras = [one for name, some in project["optional-dependencies"].items() if name != "dev" for one in some]
+    floors = _floors([*project["dependencies"], *extras])
+    declared = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in floors}
     assert _third_party("src") - declared == set()
     assert declared - _third_party("src") - _third_party("scripts") - NEEDED_BY_OTHERS.keys() == set()
 

@@ -13,6 +13,8 @@ PRIVACY_DEFAULTS: Final[Mapping[str, str]] = {
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
     # The hub gets a token only when a call says so, never because one lies on the disk.
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+    # The SDK of MCP makes traces with the names of tools; where OpenTelemetry is installed, it could send them away.
+    "OTEL_SDK_DISABLED": "true",
 }
 
 
