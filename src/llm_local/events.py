@@ -31,6 +31,10 @@ __all__ = [
     "TokenLogprob",
     "ToolCallDelta",
     "ToolCallEvent",
+    "ToolEvent",
+    "ToolOutcome",
+    "ToolResult",
+    "ToolStarted",
     "Usage",
     "fold",
 ]
@@ -38,6 +42,7 @@ __all__ = [
 Channel = Literal["content", "reasoning"]
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
 Stage = Literal["queued", "downloading", "loading", "prefill"]
+ToolOutcome = Literal["ok", "failed", "timed_out", "denied", "invalid", "unknown", "over_limit", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +146,38 @@ class Finish:
 
 
 Event = ContextTrimmed | Progress | Delta | ToolCallDelta | ToolCallEvent | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStarted:
+    """A call is allowed and runs now. `source` says for people where the tool comes from."""
+
+    call: ToolCall
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What became of a call, once for each. `text` is what the model reads, whatever the outcome.
+
+    - `ok`, `failed`: the tool ran, and gave a result or said why it has none.
+    - `timed_out`: it was not waited for any longer; it may still run.
+    - `denied`: nobody allowed it. `invalid`: the arguments are not what the tool takes. `unknown`: no such tool.
+    - `over_limit`: it came after the last call or round that was allowed. `cancelled`: before or while it ran.
+
+    `omitted_chars` of a too long result were left out, which the text says. `run_s`: seconds it was waited for.
+    """
+
+    call: ToolCall
+    source: str
+    outcome: ToolOutcome
+    text: str
+    omitted_chars: int = 0
+    run_s: float = 0.0
+
+
+# Between the streams of a conversation with tools; no stream of one reply has them.
+ToolEvent = ToolStarted | ToolResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,83 @@
+"""Schemas as models read them, and arguments held against them."""
+
+from __future__ import annotations
+
+import pytest
+
+from llm_local.tools.schemas import argument_faults, plain_schema
+
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+
+
+def test_titles_go_and_a_parameter_called_title_stays() -> None:
+    schema = {
+        "title": "get",
+        "properties": {"title": {"title": "Title", "type": "string", "default": {"title": "x"}}},
+        "required": ["title"],
+    }
+    assert plain_schema(schema) == {
+        "properties": {"title": {"type": "string", "default": {"title": "x"}}},
+        "required": ["title"],
+    }
+
+
+def test_definitions_come_where_they_are_used() -> None:
+    schema = {
+        "$defs": {
+            "Point": {"type": "object", "properties": {"color": {"$ref": "#/$defs/Color"}}},
+            "Color": {"title": "Color", "enum": ["red"], "type": "string"},
+        },
+        "properties": {"at": {"$ref": "#/$defs/Point", "description": "Where"}},
+    }
+    color = {"enum": ["red"], "type": "string"}
+    point = {"type": "object", "properties": {"color": color}, "description": "Where"}
+    assert plain_schema(schema) == {"properties": {"at": point}}
+
+
+def test_what_refers_to_itself_stays_a_reference() -> None:
+    schema = {
+        "$defs": {
+            "Node": {"properties": {"next": {"$ref": "#/$defs/Other"}}},
+            "Other": {"properties": {"back": {"$ref": "#/$defs/Node"}}},
+        },
+        "properties": {"node": {"$ref": "#/$defs/Node"}},
+    }
+    assert plain_schema(schema) == schema
+
+
+def test_good_arguments_have_no_fault() -> None:
+    assert argument_faults({"city": "Lyon", "days": 3}, CITY) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({}, "'city' is a required property"),
+        ({"city": 3}, "city: 3 is not of type 'string'"),
+        ({"city": "Lyon", "days": "3"}, "days: '3' is not of type 'integer'"),
+        ({"city": "Lyon", "place": "x"}, "'place' was unexpected"),
+    ],
+)
+def test_a_fault_says_where_and_what(arguments: dict, said: str) -> None:
+    (fault,) = argument_faults(arguments, CITY)
+    assert said in fault
+
+
+def test_faults_are_few_and_short() -> None:
+    faults = argument_faults({"city": ["x" * 9999], **{f"{n}": n for n in range(99)}}, CITY)
+    assert 1 <= len(faults) <= 5
+    assert all(len(fault) <= 300 for fault in faults)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"type": "nonsense"}, {"$ref": "http://127.0.0.1:9/x"}, {"properties": 3}, {"$ref": "#/$defs/x"}],
+)
+def test_a_schema_that_is_none_allows_nothing_and_is_never_fetched(schema: dict) -> None:
+    (fault,) = argument_faults({"city": "Lyon"}, schema)
+    assert "schema cannot be used" in fault
