@@ -9,23 +9,26 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from llm_local.engine.driver import Driver, InlineDriver
-from llm_local.engine.protocol import Engine, PrefillStep, TokenRequest
-from llm_local.errors import ContextLengthExceeded, InvalidRequest
-from llm_local.events import Completion, ContextTrimmed, Event, TokenLogprob, fold
+from llm_local.engine.protocol import Engine, TokenRequest
+from llm_local.errors import ContextLengthExceeded
+from llm_local.events import Completion, ContextTrimmed, Event, Progress, TokenLogprob, fold
 from llm_local.generation.batches import Batch
+from llm_local.generation.choices import Decision, DecisionOptions
+from llm_local.generation.decisions import Decider
 from llm_local.generation.engines import engine_for
 from llm_local.generation.masks import RequestMasks
 from llm_local.generation.offers import check_raw, offered_tools
+from llm_local.generation.requests import PreparedRequest, make_ready
+from llm_local.generation.scoring import Scorer
 from llm_local.generation.streams import EventStream, StepReader
 from llm_local.messages import Message, ToolDefinition, check_text
 from llm_local.model_loader import LoadedModel
 from llm_local.options import GenerationOptions
 from llm_local.specs import EngineOptions
-from llm_local.text.fit import ContextPolicy, fit, trim_oldest
+from llm_local.text.fit import ContextPolicy, trim_oldest
 from llm_local.text.reply_format import ReplyFormat
 from llm_local.text.templates import ChatTemplate, RenderedPrompt
 
@@ -36,23 +39,7 @@ Job = TypeVar("Job")
 # Enough ids before a continuation for a tokenizer to know that it is one.
 CONTEXT_TOKENS = 6
 
-
-@dataclass(frozen=True, slots=True)
-class PreparedRequest:
-    """A request that is known to fit: exactly what the model will see, and how it will be sampled.
-
-    `stops` are the caller's stop strings and the template's own. `continues` says that the reply goes on in the middle
-    of the prompt's text, rather than in a turn of its own. `tools` may be called.
-    """
-
-    prompt_text: str
-    prompt_ids: tuple[int, ...]
-    options: GenerationOptions
-    stops: tuple[str, ...] = ()
-    notices: tuple[str, ...] = ()
-    continues: bool = False
-    tools: tuple[ToolDefinition, ...] = ()
-    trimmed: ContextTrimmed | None = None
+DEFAULT_DECISION: Final = DecisionOptions()
 
 
 class TextGenerator:
@@ -60,7 +47,7 @@ class TextGenerator:
 
     `defaults` apply where a call brings no options of its own; `draft` is a smaller model of the same vocabulary that
     guesses ahead; `driver` decides which thread the engine runs in. `engine` replaces the real one in tests.
-    `runs_as` says for people what computes the forward passes.
+    `runs_as` says for people what computes the forward passes; `decisions` is for whoever drives the engine itself.
     """
 
     def __init__(
@@ -81,7 +68,9 @@ class TextGenerator:
         self._template = ChatTemplate(loaded.tokenizer)
         self._reply = ReplyFormat(loaded.tokenizer, self._template)
         self._masks = RequestMasks(loaded, self._template, self._reply)
-        self._numbers = itertools.count(1)
+        self._new_id = map(str, itertools.count(1)).__next__
+        self._scorer = Scorer(loaded, self._template, self._driver, self._new_id)
+        self.decisions = Decider(loaded, self._template, self._driver, self._new_id)
 
     def prepare_chat(
         self,
@@ -159,7 +148,7 @@ class TextGenerator:
             InvalidRequest: the constraint cannot be enforced on this model.
         """
         request = TokenRequest(
-            sequence_id=str(next(self._numbers)),
+            sequence_id=self._new_id(),
             prompt_ids=prepared.prompt_ids,
             options=prepared.options,
             stop_token_ids=self._loaded.end_token_ids,
@@ -194,28 +183,37 @@ class TextGenerator:
             InvalidRequest: `text` has no tokens.
             ContextLengthExceeded: both together and one more token do not fit the window.
         """
-        check_text(given, "given")
-        check_text(text, "text")
-        given_ids, text_ids = self._template.continuation_ids(given, text)
-        if not text_ids:
-            raise InvalidRequest("The text to score is empty.", param="text")
-        prompt_ids = given_ids + text_ids
-        fit(len(prompt_ids), 1, self._loaded.info.context_length, explicit=True)
-        options = GenerationOptions(max_new_tokens=1, temperature=0, logprobs=True, top_logprobs=top_logprobs)
-        sequence_id = str(next(self._numbers))
-        self._driver.submit(TokenRequest(sequence_id, prompt_ids, options, prompt_logprobs=True))
-        found: list[TokenLogprob] = []
-        try:
-            while True:
-                step = self._driver.next_step(sequence_id)
-                if isinstance(step, PrefillStep):
-                    found += step.logprobs
-                elif step.error is not None:
-                    raise step.error
-                elif step.last:
-                    return tuple(found[-len(text_ids) :])
-        finally:
-            self._driver.abandon(sequence_id)
+        return self._scorer.score(text, given, top_logprobs)
+
+    def decide_chat(
+        self,
+        messages: Sequence[Message],
+        choices: Sequence[str],
+        options: DecisionOptions = DEFAULT_DECISION,
+        *,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> Decision:
+        """How likely each of some answers to a conversation is, exactly and without sampling: `generation.choices`.
+
+        The prompt is read once, and all choices go through the model together.
+
+        Raises:
+            InvalidRequest: the choices or the messages cannot be used, or the model cannot but reason first.
+            ContextLengthExceeded: the prompt and the longest choice do not fit the window.
+            InsufficientMemory: they can never fit the memory for keys and values.
+        """
+        return self.decisions.decide(self.decisions.prepare_chat(messages, choices, options), on_progress)
+
+    def decide_text(
+        self,
+        prompt: str,
+        choices: Sequence[str],
+        options: DecisionOptions = DEFAULT_DECISION,
+        *,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> Decision:
+        """How likely each of some texts is to come next in a raw text. Raises what `decide_chat` does."""
+        return self.decisions.decide(self.decisions.prepare_text(prompt, choices, options), on_progress)
 
     def generate_text(self, prompt: str, options: GenerationOptions | None = None) -> Completion:
         """Continue a text, without a chat template. `Completion.text` is the continuation only."""
@@ -279,20 +277,5 @@ class TextGenerator:
         *,
         explicit: bool,
     ) -> PreparedRequest:
-        if not rendered.token_ids:
-            raise InvalidRequest("The prompt is empty.", "Give at least one token.", param="prompt")
-        cap = fit(
-            len(rendered.token_ids),
-            options.max_new_tokens,
-            self._loaded.info.context_length,
-            explicit=explicit,
-        )
-        return PreparedRequest(
-            prompt_text=rendered.text,
-            prompt_ids=rendered.token_ids,
-            options=options.replace(max_new_tokens=cap),
-            # a constrained reply ends by itself, and may hold what ends others
-            stops=options.stop + (rendered.stops if options.constraint is None else ()),
-            notices=rendered.notices,
-            tools=tuple(tools),
-        )
+        window = self._loaded.info.context_length
+        return make_ready(rendered, options, tools, window, explicit=explicit)

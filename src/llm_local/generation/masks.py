@@ -11,6 +11,7 @@ from llm_local.errors import InvalidRequest
 from llm_local.messages import ToolDefinition
 from llm_local.model_loader import LoadedModel
 from llm_local.options import Constraint, GenerationOptions
+from llm_local.text.channels import ReasoningTags
 from llm_local.text.reply_format import ReplyFormat
 from llm_local.text.templates import ChatTemplate
 from llm_local.text.tool_formats.forcing import forced_calls
@@ -38,12 +39,11 @@ class RequestMasks:
         Raises:
             InvalidRequest: a constraint or a tool choice that cannot be kept, or not both.
         """
-        inner, lead = self._inner(options, tools)
+        tags = None if raw else self._template.tags
+        inner, lead = self._inner(options, tools, "" if tags is None else tags.answers)
         reasoning = None
-        if not raw and self._template.tags is not None:
-            if inner is not None or options.max_thinking_tokens is not None:
-                reasoning = self._reasoning(prompt, options.max_thinking_tokens, exact=inner is not None)
-                lead = lead or self._template.tags.answers
+        if tags is not None and (inner is not None or options.max_thinking_tokens is not None):
+            reasoning = self._reasoning(tags, prompt, options.max_thinking_tokens, exact=inner is not None)
         if reasoning is None and not lead:
             return inner
         # Late: it loads numpy, as the constraints do.
@@ -58,19 +58,23 @@ class RequestMasks:
         )
 
     def _inner(
-        self, options: GenerationOptions, tools: Sequence[ToolDefinition]
+        self, options: GenerationOptions, tools: Sequence[ToolDefinition], answers: str
     ) -> tuple[TokenMask | None, str]:
-        """The mask of the answer, and what the answer begins with before it."""
+        """The mask of the answer, and what comes before it; `answers` where it is no call."""
         constraint, choice = options.constraint, options.tool_choice
         if tools and choice != "auto":
             return self._forced(constraint, tools, choice)
         if constraint is None:
             return None, ""
-        return (self._either(constraint, tools) if tools else self._compiler.mask(constraint)), ""
+        if tools:
+            return self._either(constraint, tools, answers), ""
+        return self._compiler.mask(constraint), answers
 
     def _forced(
         self, constraint: Constraint | None, tools: Sequence[ToolDefinition], choice: str
     ) -> tuple[TokenMask, str]:
+        from llm_local.constraints.grammars import CallGrammar
+
         if constraint is not None:
             raise InvalidRequest(
                 f"A constraint cannot be kept where tool_choice {choice!r} makes the answer a call.",
@@ -78,37 +82,43 @@ class RequestMasks:
                 param="tool_choice",
             )
         try:
-            lead, calls = forced_calls(self._reply.tools, tools, choice)
-            return self._compiler.mask(calls, bound_numbers=True), lead
+            lead, calls = forced_calls(self._reply.tools, tools, choice, self._token_of)
+            return self._compiler.mask(CallGrammar(calls), bound_numbers=True), lead
         except InvalidRequest as error:
             if error.param == "tool_choice":
                 raise
             what = f"tool_choice {choice!r} cannot be kept: {error.message}"
             raise InvalidRequest(what, error.hint, param="tool_choice") from None
 
-    def _either(self, constraint: Constraint, tools: Sequence[ToolDefinition]) -> TokenMask:
+    def _either(self, constraint: Constraint, tools: Sequence[ToolDefinition], answers: str) -> TokenMask:
         """An answer as the constraint says, or calls."""
         from llm_local.constraints.alternatives import Alternative
+        from llm_local.constraints.grammars import CallGrammar
 
+        spell = self._template.spell
         try:
-            lead, calls = forced_calls(self._reply.tools, tools, "required")
-            other = Alternative(self._template.spell(lead), calls)
+            lead, calls = forced_calls(self._reply.tools, tools, "required", self._token_of)
+            other = Alternative(spell(lead), CallGrammar(calls), spell(answers) if answers else ())
             return self._compiler.mask(constraint, other)
         except InvalidRequest as error:
             if error.param == "constraint":
                 raise
             raise InvalidRequest(
-                "With this model's way to call tools, a constraint leaves no room for a call.",
+                f"Beside these tools no constraint can be kept: {error.message}",
                 "Set tool_choice to none, or drop the constraint.",
                 param="tool_choice",
             ) from None
 
-    def _reasoning(self, prompt: str, max_tokens: int | None, *, exact: bool) -> Reasoning | None:
+    def _token_of(self, text: str) -> int | None:
+        token_ids = self._template.spell(text)
+        return token_ids[0] if len(token_ids) == 1 else None
+
+    def _reasoning(
+        self, tags: ReasoningTags, prompt: str, max_tokens: int | None, *, exact: bool
+    ) -> Reasoning:
         from llm_local.constraints.reasoning_gate import Reasoning
 
-        tags, tokenizer = self._template.tags, self._loaded.tokenizer
-        if tags is None:
-            return None
+        tokenizer = self._loaded.tokenizer
         # models close their reasoning on a line of its own; an exact answer begins right behind the tag
         closing = tags.closes if tags.anywhere else f"\n{tags.closes}" + ("" if exact else "\n\n")
         shown = self._reply.shown(tools=False)
