@@ -9,13 +9,12 @@
 namespace {
 
 struct Counts {
-  int64_t wrong;    // tasks that ran not once, too early, under an index that is no member's, or `once` not once
+  int64_t wrong;    // tasks that ran not once, too early, or under an index that is no member's
   int32_t members;  // of the last region's team
 };
 
 void run_region(int threads, int phases, int64_t tasks, Counts* counts) {
   std::vector<std::atomic<int>> runs(static_cast<size_t>(phases * tasks));
-  std::vector<std::atomic<int>> singles(static_cast<size_t>(phases));
   std::atomic<int64_t> wrong{0}, members{0};
   llm::parallel_region(threads, [&](llm::Member& member) {
     members = member.count();
@@ -24,15 +23,12 @@ void run_region(int threads, int phases, int64_t tasks, Counts* counts) {
       member.each(tasks, [&](int64_t task) {
         // all of the phase before is done, and was done once, whoever did it
         if (phase > 0 && runs[(phase - 1) * tasks + (task * 7 + 3) % tasks].load(std::memory_order_relaxed) != 1) ++wrong;
-        if (phase > 0 && singles[phase - 1].load(std::memory_order_relaxed) != 1) ++wrong;
         if (task % 5 == 0) std::this_thread::yield();
         runs[phase * tasks + task].fetch_add(1, std::memory_order_relaxed);
       });
-      member.once([&] { singles[phase].fetch_add(1, std::memory_order_relaxed); });
     }
   });
   for (const auto& one : runs) wrong += one != 1;
-  for (const auto& one : singles) wrong += one != 1;
   counts->wrong += wrong;
   counts->members = static_cast<int32_t>(members);
 }

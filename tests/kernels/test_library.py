@@ -145,6 +145,8 @@ def test_a_buffer_that_is_too_small_or_crooked_is_refused() -> None:
         (torch.zeros(2, COLS + 1), torch.zeros(2, ROWS)),
         (torch.zeros(2, COLS), torch.zeros(3, ROWS)),
         (torch.zeros(2, COLS), torch.zeros(2, ROWS - 1)),
+        (torch.zeros(COLS), torch.zeros(1, ROWS)),
+        (torch.zeros(1, 2, COLS), torch.zeros(1, ROWS)),
     ],
 )
 def test_tensors_of_another_kind_never_reach_the_library(x: torch.Tensor, out: torch.Tensor) -> None:
@@ -155,15 +157,15 @@ def test_tensors_of_another_kind_never_reach_the_library(x: torch.Tensor, out: t
 
 
 @needs_library
-def test_norms_and_gates_take_what_fits_together() -> None:
-    with pytest.raises(EngineError, match="float16"):
-        loaded().rms_norm(torch.zeros(2, 8, dtype=torch.float16), torch.ones(8), 1e-6)
-    with pytest.raises(EngineError, match="weight of a norm"):
-        loaded().rms_norm(torch.zeros(2, 8), torch.ones(7), 1e-6)
-    with pytest.raises(EngineError, match="bfloat16"):
-        loaded().gated(0, torch.zeros(2, 8), torch.zeros(2, 8, dtype=torch.bfloat16))
-    with pytest.raises(EngineError, match="differ in shape"):
-        loaded().gated(0, torch.zeros(2, 8), torch.zeros(2, 9))
+def test_a_matrix_without_weights_is_refused() -> None:
+    x, out = torch.zeros(2, COLS), torch.zeros(2, ROWS)
+    for kind in (*LlmWeightKind, 7):
+        with pytest.raises(EngineError, match="bad_argument"):
+            loaded().linear([LlmLinear(kind, ROWS, COLS, 0, None, None)], x, [out])
+
+
+@needs_library
+def test_integers_cannot_be_packed() -> None:
     integers = torch.zeros(2, 8, dtype=torch.int32)
     with pytest.raises(EngineError, match="int32 on cpu cannot be packed"):
         loaded().pack(LlmWeightKind.Q8, integers, torch.zeros(9999, dtype=torch.uint8))

@@ -133,7 +133,7 @@ def test_no_tokens_and_no_parts_are_nothing_to_do(kernels: Native) -> None:
 
 def test_parts_of_different_widths_are_refused(kernels: Native) -> None:
     parts = [matrix(kernels, LlmWeightKind.Q8, gaussian(8, cols)) for cols in (64, 96)]
-    with pytest.raises(EngineError, match="bad_argument"):
+    with pytest.raises(EngineError, match="do not fit its weights"):
         multiply(kernels, parts, torch.zeros(1, 64))
 
 
@@ -163,3 +163,21 @@ def test_variants_agree_to_rounding_and_the_fused_ones_exactly(kind: LlmWeightKi
     fused = [y for name, y in outputs.items() if name != "portable"]
     if kind in PACKED_KINDS:  # exact integers, then the same float32 operations in the same order
         assert all(torch.equal(y, fused[0]) for y in fused)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_without_outputs_gives_none(kernels: Native, kind: LlmWeightKind, threads: int) -> None:
+    empty, full = matrix(kernels, kind, torch.zeros(0, 70)), matrix(kernels, kind, gaussian(20, 70))
+    x = gaussian(5, 70, seed=1)
+    nothing, something = multiply(kernels, [empty, full], x, threads)
+    assert nothing.shape == (5, 0)
+    assert torch.equal(something, multiply(kernels, [full], x)[0])
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 20, 150])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_without_inputs_gives_its_bias(kernels: Native, kind: LlmWeightKind, tokens: int) -> None:
+    bias = gaussian(21)
+    (y,) = multiply(kernels, [matrix(kernels, kind, torch.zeros(21, 0), bias)], torch.zeros(tokens, 0))
+    assert torch.equal(y, bias.expand(tokens, 21))

@@ -116,6 +116,18 @@ def test_weights_too_large_for_a_half_scale_are_refused_not_cut(kernels: Native,
         kernels.pack(kind, weights, aligned_bytes(kernels.packed_bytes(kind, 4, 64)))
 
 
+def test_the_largest_weights_that_can_be_packed_stay_numbers(kernels: Native) -> None:
+    """At 4 bits the best scale of such a group by least squares is beyond the largest half."""
+    steps = torch.randint(-7, 8, (64, 64), generator=torch.Generator().manual_seed(1)) * 65500.0
+    weights = steps + steps.sign() * gaussian(64, 64).abs().clamp(max=1) * 3000
+    weights[:, ::32] = 458_500.0
+    weights.clamp_(-458_500, 458_500)
+    for kind, allowed in ((LlmWeightKind.Q4, 0.6), (LlmWeightKind.Q8, 0.04)):
+        kept = unpacked(kernels, kind, weights)
+        assert kept.isfinite().all()
+        assert ((kept - weights).abs() <= allowed * 65504).all()
+
+
 def test_every_variant_packs_the_same_bytes() -> None:
     library = native()
     if library is None:

@@ -245,8 +245,6 @@ PROTOTYPES: Final[dict[str, tuple[Any, list[Any]]]] = {
         c_int32,
         [POINTER(LlmAttention), POINTER(LlmSegment), c_int32, c_int32, c_int32],
     ),
-    "llm_rms_norm": (None, [POINTER(LlmNorm), c_void_p, c_void_p, c_int32, c_int32, c_int32, c_int32]),
-    "llm_gated": (None, [c_int32, c_void_p, c_void_p, c_void_p, c_int32, c_int32, c_int32, c_int32]),
     "llm_scratch_new": (c_void_p, []),
     "llm_scratch_free": (None, [c_void_p]),
     "llm_step": (c_int32, [POINTER(LlmModel), POINTER(LlmBatch), c_void_p, c_int32]),

@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 from collections.abc import Sequence
-from ctypes import byref, c_float, c_void_p
+from ctypes import byref, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,6 @@ from llm_local.kernels.layout import (
     LlmBatch,
     LlmLinear,
     LlmModel,
-    LlmNorm,
     LlmSegment,
     LlmStatus,
     LlmWeightKind,
@@ -164,11 +163,9 @@ class Native:
             EngineError: tensors that are not what is said above.
         """
         check_rows(x, *outputs)
-        sizes = [(x.shape[0], part.rows) for part in parts]
-        if (
-            any(x.shape[1] != part.cols for part in parts[:1])
-            or [(*output.shape,) for output in outputs] != sizes
-        ):
+        sizes = [(len(x), part.rows) for part in parts]
+        fits = all(x.shape[1:] == (part.cols,) for part in parts)
+        if not fits or [(*output.shape,) for output in outputs] != sizes:
             raise EngineError("The shapes of a linear layer's tensors do not fit its weights.")
         structs = (LlmLinear * len(parts))(*parts)
         pointers = (c_void_p * len(outputs))(*(output.data_ptr() for output in outputs))
@@ -185,52 +182,6 @@ class Native:
         """Append keys and values of `segments` to their stores and attend, for one layer."""
         threads = threads or torch.get_num_threads()
         _check(self._library.llm_attention(byref(call), segments, len(segments), layer, threads))
-
-    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float, threads: int = 0) -> torch.Tensor:
-        """Root-mean-square norm of the last dimension of `x`; `weight` `[width]` is float32.
-
-        Raises:
-            EngineError: another weight, or `x` is neither float32 nor bfloat16 on the CPU.
-        """
-        x = x.contiguous()
-        check_rows(x)
-        check_tensors(torch.float32, weight)
-        if weight.shape != x.shape[-1:]:
-            raise EngineError("The weight of a norm does not fit its input.")
-        out = torch.empty_like(x)
-        norm = LlmNorm(weight.data_ptr(), c_float(eps), 0)
-        width = x.shape[-1]
-        tokens = x.numel() // width
-        threads = threads or torch.get_num_threads()
-        self._library.llm_rms_norm(
-            byref(norm), x.data_ptr(), out.data_ptr(), DTYPES[x.dtype], tokens, width, threads
-        )
-        return out
-
-    def gated(self, activation: int, gate: torch.Tensor, up: torch.Tensor, threads: int = 0) -> torch.Tensor:
-        """activation(gate) * up, element by element; both contiguous, of one shape and dtype.
-
-        Raises:
-            EngineError: they are not.
-        """
-        check_rows(gate, up)
-        if gate.shape != up.shape:
-            raise EngineError("The two sides of a gated activation differ in shape.")
-        out = torch.empty_like(gate)
-        width = gate.shape[-1]
-        tokens = gate.numel() // width
-        threads = threads or torch.get_num_threads()
-        self._library.llm_gated(
-            activation,
-            gate.data_ptr(),
-            up.data_ptr(),
-            out.data_ptr(),
-            DTYPES[gate.dtype],
-            tokens,
-            width,
-            threads,
-        )
-        return out
 
     def new_scratch(self) -> Scratch:
         """Memory for `step`, for one caller at a time."""

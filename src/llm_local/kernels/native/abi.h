@@ -147,13 +147,6 @@ int32_t llm_linear(const LlmLinear* parts, int32_t num_parts, const void* x, voi
 int32_t llm_attention(const LlmAttention* attention, const LlmSegment* segments, int32_t num_segments, int32_t layer,
                       int32_t threads);
 
-// Rows `[tokens, width]`, in place where out == x.
-void llm_rms_norm(const LlmNorm* norm, const void* x, void* out, int32_t dtype, int32_t tokens, int32_t width,
-                  int32_t threads);
-// out = activation(gate) * up, `[tokens, width]`.
-void llm_gated(int32_t activation, const void* gate, const void* up, void* out, int32_t dtype, int32_t tokens,
-               int32_t width, int32_t threads);
-
 // The whole forward pass of a Llama-like decoder. `scratch` belongs to one caller at a time.
 void* llm_scratch_new(void);
 void llm_scratch_free(void* scratch);

@@ -115,16 +115,6 @@ int32_t llm_attention(const LlmAttention* attention, const LlmSegment* segments,
   return llm::variant().attention(attention, segments, num_segments, layer, threads);
 }
 
-void llm_rms_norm(const LlmNorm* norm, const void* x, void* out, int32_t dtype, int32_t tokens, int32_t width,
-                  int32_t threads) {
-  llm::variant().rms_norm(norm, x, out, dtype, tokens, width, threads);
-}
-
-void llm_gated(int32_t activation, const void* gate, const void* up, void* out, int32_t dtype, int32_t tokens,
-               int32_t width, int32_t threads) {
-  llm::variant().gated(activation, gate, up, out, dtype, tokens, width, threads);
-}
-
 void* llm_scratch_new(void) { return new (std::nothrow) llm::Scratch; }
 
 void llm_scratch_free(void* scratch) { delete static_cast<llm::Scratch*>(scratch); }

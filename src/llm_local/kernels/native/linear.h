@@ -114,8 +114,8 @@ static inline Cut cut(const Product& product, int32_t tokens, int members) {
   const int64_t wanted = slices ? kSliceBytes / strip_bytes : kTaskBytes / (strip_bytes * parts_of(tokens, 8));
   Cut c;
   c.strips = strips_of(linear.rows);
-  const int64_t fair = parts_of(c.strips, 4 * members);
-  c.strips_per_task = wanted < 1 ? 1 : wanted < fair ? wanted : fair;
+  const int64_t fair = parts_of(c.strips, 4 * members), longest = wanted < fair ? wanted : fair;
+  c.strips_per_task = longest < 1 ? 1 : longest;  // a matrix without rows has no tasks
   c.tasks_per_block = parts_of(c.strips, c.strips_per_task);
   c.tasks = c.tasks_per_block * parts_of(tokens, kBlockTokens);
   return c;

@@ -81,14 +81,20 @@ struct LinearCall {
 
 constexpr int kMaxParts = 64;
 
-// See abi.h. LLM_BAD_ARGUMENT: a dtype other than float32 and bfloat16, parts of different widths, or more than 64.
+static inline bool is_part(const LlmLinear& part, int32_t cols) {
+  const bool is_kind = part.kind >= LLM_F32 && part.kind <= LLM_Q4, is_empty = part.rows == 0 || cols == 0;
+  return is_kind && part.rows >= 0 && cols >= 0 && part.cols == cols && (is_empty || part.weights != nullptr);
+}
+
+// See abi.h. LLM_BAD_ARGUMENT: a dtype other than float32 and bfloat16, a part without weights, parts of different
+// widths, or more than 64.
 static int32_t linear(const LlmLinear* parts, int32_t num_parts, const void* x, void* const* outputs, int32_t dtype,
                       int32_t tokens, int32_t threads) {
   if (num_parts < 0 || num_parts > kMaxParts || tokens < 0) return LLM_BAD_ARGUMENT;
   if (dtype != LLM_DTYPE_F32 && dtype != LLM_DTYPE_BF16) return LLM_BAD_ARGUMENT;
   if (num_parts == 0 || tokens == 0) return LLM_OK;
   for (int32_t i = 0; i < num_parts; ++i) {
-    if (parts[i].cols != parts[0].cols || parts[i].kind < LLM_F32 || parts[i].kind > LLM_Q4) return LLM_BAD_ARGUMENT;
+    if (!is_part(parts[i], parts[0].cols)) return LLM_BAD_ARGUMENT;
   }
   const LinearCall call{parts, num_parts, tokens, dtype == LLM_DTYPE_BF16};
   static thread_local Scratch scratch;

@@ -114,7 +114,8 @@ static void packed_strip(const LlmLinear& linear, int64_t strip, const Activatio
     return multiply_some<kKind, false>(count, packed, blocks, quant_tile(x, first / kTileTokens), false, out);
   }
   alignas(64) uint8_t wide[kChunkBlocks * block_bytes(LLM_Q8)];
-  for (int64_t block = 0; block < blocks; block += kChunkBlocks) {
+  int64_t block = 0;
+  do {  // once even without inputs: the sums are zeros then
     const int32_t chunk = at_most(blocks - block, kChunkBlocks);
     const uint8_t* const from = packed + block * block_bytes(kKind);
     if (kKind == LLM_Q4) widen(from, chunk, wide);
@@ -123,7 +124,8 @@ static void packed_strip(const LlmLinear& linear, int64_t strip, const Activatio
       multiply_some<kKind, kKind == LLM_Q4>(at_most(count - token, kRegisterTokens), kKind == LLM_Q4 ? wide : from,
                                             chunk, tile, block > 0, out + token);
     }
-  }
+    block += kChunkBlocks;
+  } while (block < blocks);
 }
 
 }  // namespace LLM_VARIANT

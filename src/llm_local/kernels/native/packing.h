@@ -109,7 +109,9 @@ static bool pack_group(const float* group, uint8_t* lines, uint16_t* scales, boo
   const auto nothing = largest < splat(2.9802322e-8f);
   extreme = nothing ? splat(1.0f) : extreme;
   const Floats scale = kKind == LLM_Q4 ? four_bit_scale(group, extreme) : largest / 127.0f;
-  Words half = to_halves(scale);
+  // Least squares can want a little more than the largest half.
+  const Floats limit = splat(65504.0f);
+  Words half = to_halves(scale > limit ? limit : scale < -limit ? -limit : scale);
   half = nothing ? Words{} : half;
   for (int r = 0; r < kLanes; ++r) scales[r] = static_cast<uint16_t>(half[r]);
   // Quants for the scale that will be multiplied with, not for the one before rounding.

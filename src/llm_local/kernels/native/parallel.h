@@ -48,12 +48,6 @@ class Member {
   template <class Body>
   void each(int64_t num_tasks, Body&& body);
 
-  // Runs body() on one member while the others wait.
-  template <class Body>
-  void once(Body&& body) {
-    each(1, [&](int64_t) { body(); });
-  }
-
  private:
   static constexpr int kPhaseShift = 32;
   static constexpr uint64_t kTaskMask = 0xffffffff;

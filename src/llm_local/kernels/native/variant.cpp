@@ -33,8 +33,8 @@ namespace llm {
 
 extern const Variant LLM_TABLE(LLM_VARIANT);
 const Variant LLM_TABLE(LLM_VARIANT) = {
-    LLM_TEXT(LLM_VARIANT),  LLM_VARIANT::pack,     LLM_VARIANT::unpack,     LLM_VARIANT::linear,
-    LLM_VARIANT::attention, LLM_VARIANT::rms_norm, LLM_VARIANT::gated_rows, LLM_VARIANT::step,
+    LLM_TEXT(LLM_VARIANT), LLM_VARIANT::pack,      LLM_VARIANT::unpack,
+    LLM_VARIANT::linear,   LLM_VARIANT::attention, LLM_VARIANT::step,
 };
 
 }  // namespace llm

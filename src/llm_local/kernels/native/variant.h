@@ -14,8 +14,6 @@ struct Variant {
   decltype(&::llm_unpack) unpack;
   decltype(&::llm_linear) linear;
   decltype(&::llm_attention) attention;
-  decltype(&::llm_rms_norm) rms_norm;
-  decltype(&::llm_gated) gated;
   decltype(&::llm_step) step;
 };
 
