@@ -1,0 +1,256 @@
+"""`llm-local decide`: which of some answers the model would give, with exact probabilities and nothing sampled."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+from llm_local.config import Config, load_config
+from llm_local.errors import InvalidRequest
+from llm_local.generation.choices import Decision, DecisionOptions, Normalize, check_choices
+from llm_local.logs import configure_logging
+from llm_local.messages import Message
+from llm_local.privacy import apply_privacy_defaults
+from llm_local.terminal.flags import add_setting_flags, setting_flags
+from llm_local.terminal.piped_input import compose_prompt, decode_argument, decode_input, read_input
+from llm_local.terminal.progress import ProgressReporter
+from llm_local.terminal.streams import STDIN, STDOUT, AnswerWriter, Messages
+
+if TYPE_CHECKING:
+    from llm_local.terminal.asking import OpenModel
+
+__all__ = ["add_flags", "run"]
+
+# What would break a line of the output into several, or into other columns.
+_ESCAPES: Final = str.maketrans({"\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of the verb."""
+    parser.add_argument(
+        "question",
+        nargs="?",
+        metavar="QUESTION",
+        help="What to decide. Piped input comes first, then a blank line, then QUESTION; - takes the input alone.",
+    )
+    parser.add_argument(
+        "--choice",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="An answer to consider, letter by letter. Given at least twice.",
+    )
+    parser.add_argument(
+        "--choices",
+        metavar="FILE",
+        help="Read answers from FILE, one a line; - is stdin. Empty lines do not count.",
+    )
+    whole = parser.add_mutually_exclusive_group()
+    whole.add_argument(
+        "--whole",
+        action="store_true",
+        default=None,
+        help="Score each choice as the whole reply: that it ends there is part of its probability. Default: a reply "
+        "may go on, unless one choice is the beginning of another.",
+    )
+    whole.add_argument(
+        "--no-whole",
+        dest="whole",
+        action="store_false",
+        help="Score each choice as the beginning of a reply.",
+    )
+    parser.add_argument(
+        "--normalize",
+        choices=get_args(Normalize),
+        default="none",
+        metavar="BY",
+        help=f"Compare mean log-probabilities, since longer texts are less likely: {', '.join(get_args(Normalize))}. "
+        "Default: none.",
+    )
+    parser.add_argument(
+        "--raw", action="store_true", help="Continue QUESTION as it is, without chat template."
+    )
+    add_setting_flags(
+        parser,
+        (
+            "model_id",
+            "quantization",
+            "torch_dtype",
+            "device_map",
+            "context_length",
+            "offline",
+            "system_prompt",
+        ),
+    )
+    parser.add_argument(
+        "--best", action="store_true", help="print the text of the most probable choice alone"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="print token counts, passes and timings on stderr"
+    )
+
+
+def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> None:
+    """Decide and print: a table on a terminal, `probability<TAB>choice` lines in a pipe, the best alone, or JSON.
+
+    Raises:
+        LocalLLMError: the flags are wrong, the model cannot be had, or question and choices do not fit it.
+    """
+    if args.best and args.json:
+        raise InvalidRequest("--best and --json exclude each other.", "Drop one of the two.", param="best")
+    choices = _choices(args, messages)
+    options = DecisionOptions(args.whole, args.normalize)
+    config = load_config(setting_flags(args))
+    notices = [*config.warnings]
+    if args.raw and config.system_prompt:
+        if config.source("system_prompt") == "flag":
+            raise InvalidRequest(
+                "--system-prompt has no place with --raw.", "Drop one of the two.", param="system_prompt"
+            )
+        notices.append(f"SYSTEM_PROMPT (from {config.origin('system_prompt')}) is not used with --raw.")
+    question, notice = _question(args, messages)
+    notices.append(notice)
+    apply_privacy_defaults(os.environ)
+    os.environ.update(config.hub_environment())
+    configure_logging(config.log_level, secrets=config.secrets)
+    progress = ProgressReporter(messages)
+    with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:  # stdout is for the answer
+        stack.callback(progress.close)
+        # Late: it leads to torch, and what is wrong with the words is known by now.
+        from llm_local.terminal.asking import open_model
+
+        model = open_model(config, progress)
+        decision = _decide(model, config, question, choices, options, raw=args.raw, progress=progress)
+    shown = [one for one in (*notices, *model.notices, *decision.notices) if one]
+    for one in shown:
+        messages.note(one)
+    answer.write(_output(args, decision, model, shown))
+    if not args.json:
+        for line in (_coverage(decision), *(_details(decision, model) if args.verbose else ())):
+            messages.note(line)
+
+
+def _choices(args: argparse.Namespace, messages: Messages) -> tuple[str, ...]:
+    choices = [decode_argument(choice) for choice in args.choice]
+    if args.choices is not None:
+        if args.choices == "-" and args.question == "-":
+            raise InvalidRequest(
+                "Standard input cannot be both the question and the choices.",
+                "Give the question as an argument.",
+                param="choices",
+            )
+        data = _read(messages) if args.choices == "-" else _read_file(args.choices, messages)
+        lines, notice = decode_input(data)
+        if notice:
+            messages.note(notice)
+        choices += [line for line in (line.removesuffix("\r") for line in lines.split("\n")) if line]
+    elif not choices:
+        raise InvalidRequest(
+            "There is no choice.", "Give each with --choice, or a file with --choices.", param="choices"
+        )
+    return check_choices(choices)
+
+
+def _question(args: argparse.Namespace, messages: Messages) -> tuple[str, str]:
+    """The question, and a notice about what was piped in, or ""."""
+    argument = None if args.question in (None, "-") else decode_argument(args.question)
+    piped = notice = ""
+    if args.choices != "-" and (args.question == "-" or not os.isatty(STDIN)):
+        piped, notice = decode_input(_read(messages))
+    return compose_prompt(argument, piped, exact=args.raw), notice
+
+
+def _read(messages: Messages) -> bytes:
+    return read_input(
+        STDIN,
+        on_wait=lambda: messages.note("waiting for stdin to end (if nothing is piped in: </dev/null)"),
+    )
+
+
+def _read_file(name: str, messages: Messages) -> bytes:
+    try:
+        descriptor = os.open(name, os.O_RDONLY)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InvalidRequest(f"The file {name!r} cannot be read: {reason}.", param="choices") from None
+    try:
+        return read_input(descriptor, on_wait=lambda: messages.note(f"waiting for {name} to end"), name=name)
+    finally:
+        os.close(descriptor)
+
+
+def _decide(
+    model: OpenModel,
+    config: Config,
+    question: str,
+    choices: tuple[str, ...],
+    options: DecisionOptions,
+    *,
+    raw: bool,
+    progress: ProgressReporter,
+) -> Decision:
+    if raw:
+        return model.generator.decide_text(question, choices, options, on_progress=progress)
+    system = decode_argument(config.system_prompt or "")
+    turns = [*([Message("system", system)] if system else []), Message("user", question)]
+    return model.generator.decide_chat(turns, choices, options, on_progress=progress)
+
+
+def _output(args: argparse.Namespace, decision: Decision, model: OpenModel, notices: list[str]) -> str:
+    if args.json:
+        return json.dumps(_as_object(decision, model, notices), ensure_ascii=False) + "\n"
+    if args.best:
+        return decision.best.text + "\n"
+    if not os.isatty(STDOUT):
+        return "".join(f"{one.probability:.6g}\t{_line(one.text)}\n" for one in decision.ranked)
+    rows = [("probability", "logprob", "choice")]
+    rows += [(f"{one.probability:.4f}", f"{one.logprob:.3f}", _line(one.text)) for one in decision.ranked]
+    return "".join(f"{first:>11}  {second:>8}  {text}\n" for first, second, text in rows)
+
+
+def _as_object(decision: Decision, model: OpenModel, notices: list[str]) -> dict[str, Any]:
+    usage = decision.usage
+    return {
+        "best": decision.best.text,
+        "choices": [dataclasses.asdict(one) for one in decision.ranked],
+        "coverage": decision.coverage,
+        "whole": decision.whole,
+        "normalize": decision.normalize,
+        "reasoning": decision.reasoning,
+        "usage": dataclasses.asdict(usage) | {"total_tokens": usage.total_tokens},
+        "choice_tokens": decision.choice_tokens,
+        "num_passes": decision.num_passes,
+        "timings": dataclasses.asdict(decision.timings) | {"load_s": model.load_s},
+        "model": model.info.ref,
+        "device": model.info.device,
+        "dtype": model.info.dtype,
+        "quantization": model.info.quantization,
+        "runs_as": model.generator.runs_as,
+        "notices": notices,
+    }
+
+
+def _coverage(decision: Decision) -> str:
+    how = "is one of the choices" if decision.whole else "begins with one of the choices"
+    mean = "" if decision.normalize == "none" else f"; compared by the mean over {decision.normalize}"
+    return f"{100 * decision.coverage:.3g}% of what the model would say {how}{mean}"
+
+
+def _details(decision: Decision, model: OpenModel) -> tuple[str, ...]:
+    info, usage = model.info, decision.usage
+    return (
+        f"model: {info.ref} ({info.architecture}), device {info.device}, dtype {info.dtype}, quantization "
+        f"{info.quantization}, {model.generator.runs_as}, loaded in {model.load_s:.2f} s",
+        f"prompt: {usage.prompt_tokens} tokens ({usage.cached_tokens} cached), choices: {decision.choice_tokens} "
+        f"tokens, {decision.num_passes} forward passes in {decision.timings.prefill_s:.3f} s",
+    )
+
+
+def _line(text: str) -> str:
+    return text.translate(_ESCAPES)
