@@ -33,6 +33,7 @@ class NativeAttention:
     def __init__(self, library: Native, row: PackedRow, layout: KVLayout) -> None:
         self._library = library
         self._segments = segment_structs(row)
+        self._row = row  # whose memory the segments point to
         self._layout = layout
 
     @staticmethod
@@ -49,14 +50,7 @@ class NativeAttention:
             EngineError: the layer is not what the configuration says, or the library cannot do it.
         """
         layout = self._layout
-        if key.shape[0] != layout.heads or key.shape[-1] != layout.key_dim or value.shape != key.shape:
-            raise EngineError(
-                f"Layer {layer} has keys {tuple(key.shape)}, other than its configuration says."
-            )
-        if shape.window != layout.windows[layer]:
-            raise EngineError(
-                f"Layer {layer} has a window of {shape.window}, other than its configuration says."
-            )
+        self._check(layer, query, key, value, shape)
         query, key, value = (one if one.stride(-1) == 1 else one.contiguous() for one in (query, key, value))
         heads, tokens, dim = query.shape
         output = query.new_empty(tokens, heads, dim)
@@ -87,3 +81,27 @@ class NativeAttention:
             layer,
         )
         return output
+
+    def _check(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, shape: AttentionShape
+    ) -> None:
+        """The library sees addresses only: whatever it reads and writes there must be as large as it believes."""
+        layout, sinks = self._layout, shape.sinks
+        expected = (layout.heads, len(self._row.token_ids), layout.key_dim)
+        if key.shape != expected or value.shape != expected:
+            raise EngineError(
+                f"Layer {layer} has keys {tuple(key.shape)}, other than its configuration says."
+            )
+        if query.shape[1:] != expected[1:] or query.shape[0] % layout.heads:
+            raise EngineError(f"Layer {layer} has queries {tuple(query.shape)}, which do not fit its keys.")
+        if query.dtype not in STORED or key.dtype != query.dtype or value.dtype != query.dtype:
+            raise EngineError(
+                f"Layer {layer} attends in {query.dtype}, {key.dtype} and {value.dtype}, "
+                "but native kernels take one of float32 and bfloat16."
+            )
+        if sinks is not None and sinks.shape != query.shape[:1]:
+            raise EngineError(f"Layer {layer} has {len(sinks)} sinks for {len(query)} heads.")
+        if shape.window != layout.windows[layer]:
+            raise EngineError(
+                f"Layer {layer} has a window of {shape.window}, other than its configuration says."
+            )
