@@ -317,6 +317,42 @@ def test_strict_tools_take_only_what_their_schema_allows():
     assert read("hermes", wrong + good, strict) == read("hermes", [wrong + good], strict)
 
 
+@pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [
+        ({"type": "string"}, "3", "3"),
+        ({"type": "integer"}, " 3\n", 3),
+        ({"type": ["string", "null"]}, "null", None),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "3", "3"),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "null", None),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "3", 3),
+        ({"anyOf": [{"type": "integer"}, {}]}, "3", 3),
+        ({"$ref": "#/$defs/word"}, "true", "true"),
+        ({"$ref": "#/$defs/nothing"}, "true", True),
+        ({"$ref": "https://example.org/x"}, "true", True),
+        ({"enum": ["1", 2]}, "1", "1"),
+        ({"enum": ["1", 2]}, "2", 2),
+        ({"const": "null"}, "null", "null"),
+        ({"enum": ["a", "b"]}, "7", "7"),
+        ({"type": [{}, 3]}, "7", 7),
+        ({"type": 3}, "7", 7),
+        (True, "7", 7),
+        ({}, '"7"', '"7"'),
+    ],
+)
+@pytest.mark.parametrize("name", ["qwen-xml", "glm"])
+def test_plain_text_means_what_the_schema_says(name, schema, text, value):
+    parameters = {
+        "properties": {"a": schema},
+        "$defs": {"word": {"$ref": "#/$defs/w"}, "w": {"type": "string"}},
+    }
+    tools = [ToolDefinition("ping", "", parameters)]
+    call = f"<tool_call><function=ping><parameter=a>\n{text}\n</parameter></function></tool_call>"
+    if name == "glm":
+        call = f"<tool_call>ping\n<arg_key>a</arg_key><arg_value>{text}</arg_value></tool_call>"
+    assert read(name, [call], tools)[1] == [("ping", {"a": value})]
+
+
 def test_a_schema_never_fetches_anything():
     """A reference outside the schema allows nothing, and nobody is asked for it."""
     remote = [ToolDefinition("ping", "", {"$ref": "https://example.org/schema.json"}, strict=True)]

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from llm_local.constraints.grammars import to_grammar
+from llm_local.constraints.grammars import CallGrammar, to_grammar
 from llm_local.options import Constraint
 
 __all__ = ["Alternative", "either_grammar"]
@@ -14,29 +14,33 @@ __all__ = ["Alternative", "either_grammar"]
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """The ids of `opens`, then what `body` allows, then the ids of `closes`. Ids may be of special tokens."""
+    """The ids of `opens`, then what `body` allows; else the ids of `answers`, then the constraint.
+
+    Ids may be of special tokens.
+    """
 
     opens: tuple[int, ...]
-    body: Constraint
-    closes: tuple[int, ...] = ()
+    body: CallGrammar
+    answers: tuple[int, ...] = ()
 
 
-def either_grammar(constraint: Constraint, other: Alternative) -> str:
+def either_grammar(constraint: Constraint | CallGrammar, other: Alternative) -> str:
     """The library's grammar of a reply that is one or the other, each checked as it would be alone.
 
     Raises:
         InvalidRequest: a part that cannot be enforced.
     """
-    way = [*map(_token, other.opens), "@other", *map(_token, other.closes)]
+    one = " ".join([*map(_token, other.answers), "@answer"])
+    way = " ".join([*map(_token, other.opens), "@other"])
     grammars = [
-        {"lark_grammar": f"start: @answer | {' '.join(way)}"},
+        {"lark_grammar": f"start: {one} | {way}"},
         _part(constraint) | {"name": "answer"},
         _part(other.body) | {"name": "other"},
     ]
     return json.dumps({"grammars": grammars})
 
 
-def _part(constraint: Constraint) -> dict[str, Any]:
+def _part(constraint: Constraint | CallGrammar) -> dict[str, Any]:
     (grammar,) = json.loads(to_grammar(constraint))["grammars"]
     return dict(grammar)
 

@@ -15,7 +15,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from llm_local.constraints.alternatives import Alternative, either_grammar
 from llm_local.constraints.deadline import run_with_deadline
-from llm_local.constraints.grammars import to_grammar
+from llm_local.constraints.grammars import CallGrammar, to_grammar
 from llm_local.constraints.json_numbers import NumberLength
 from llm_local.constraints.json_schemas import guilty_place
 from llm_local.constraints.masks import GrammarMask
@@ -43,7 +43,7 @@ class _Compiled:
     num_bytes: int
 
 
-_Key = tuple[Constraint, Alternative | None]
+_Key = tuple[Constraint | CallGrammar, Alternative | None]
 
 
 class ConstraintCompiler:
@@ -60,7 +60,11 @@ class ConstraintCompiler:
         self._threads = MaskThreads(min(MASK_THREADS, os.cpu_count() or 1))
 
     def mask(
-        self, constraint: Constraint, other: Alternative | None = None, *, bound_numbers: bool = False
+        self,
+        constraint: Constraint | CallGrammar,
+        other: Alternative | None = None,
+        *,
+        bound_numbers: bool = False,
     ) -> GrammarMask:
         """A fresh mask for one sequence, whose reply may go the `other` way instead.
 
@@ -138,7 +142,7 @@ def _compile(key: _Key, vocabulary: Vocabulary) -> _Compiled:
     return _Compiled(matcher, len(grammar) + sum(map(len, constraint.choices)))
 
 
-def _not_kept(constraint: Constraint, reason: str, what: str) -> InvalidRequest:
+def _not_kept(constraint: Constraint | CallGrammar, reason: str, what: str) -> InvalidRequest:
     hint = "Use anyOf for alternatives that may overlap." if "oneOf" in reason else ""
     told = first_line(reason)
     if constraint.kind == "json_schema":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Final
 
 from llguidance import LLMatcher
@@ -14,7 +15,7 @@ from llm_local.constraints.lark import checked_lark, is_lark
 from llm_local.constraints.refusals import check_repeats, first_line, refusal
 from llm_local.options import Constraint
 
-__all__ = ["to_grammar"]
+__all__ = ["CallGrammar", "to_grammar"]
 
 MAX_GBNF_RULES: Final = 500  # the converter's time grows with their square
 MAX_GBNF_CHARS: Final = 64 * 1024
@@ -22,7 +23,24 @@ _ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.)", re.D
 _META: Final = re.compile(r"[\\.+*?()|\[\]{}^$#&~/-]")
 
 
-def to_grammar(constraint: Constraint) -> str:
+@dataclass(frozen=True, slots=True)
+class CallGrammar:
+    """A Lark grammar of tool calls. It is ours, so unlike a caller's it may name tokens, as `<[5]>`."""
+
+    text: str
+
+    @property
+    def kind(self) -> str:
+        """What messages call it."""
+        return "tool call"
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """See `Constraint`."""
+        return (self.text,)
+
+
+def to_grammar(constraint: Constraint | CallGrammar) -> str:
     """The library's grammar of a constraint, checked for what the library would ignore or not survive.
 
     Raises:
@@ -37,8 +55,10 @@ def to_grammar(constraint: Constraint) -> str:
         raise refusal(f"The {constraint.kind} constraint cannot be read: {reason}.") from None
 
 
-def _to_grammar(constraint: Constraint) -> str:
+def _to_grammar(constraint: Constraint | CallGrammar) -> str:
     text = constraint.choices[0]
+    if isinstance(constraint, CallGrammar):
+        return json.dumps({"grammars": [{"lark_grammar": checked_lark(text, tokens=True)}]})
     match constraint.kind:
         case "json":
             return any_object_grammar()

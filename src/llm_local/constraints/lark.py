@@ -33,8 +33,8 @@ def is_lark(text: str) -> bool:
     return _LARK.search(text) is not None
 
 
-def checked_lark(text: str) -> str:
-    """The same grammar, with the schemas inside narrowed as all are.
+def checked_lark(text: str, *, tokens: bool = False) -> str:
+    """The same grammar, with the schemas inside narrowed as all are. `tokens` says that it may name tokens.
 
     Raises:
         InvalidRequest: special tokens, options or attributes a mask cannot keep, too many rules or repetitions.
@@ -45,7 +45,7 @@ def checked_lark(text: str) -> str:
     while match := _TOKEN.search(text, position):
         parts.append(text[position : match.end()])
         position = match.end()
-        if match["special"]:
+        if match["special"] and not tokens:
             raise refusal(
                 f"The grammar uses the special token {match['special'][:40]!r}, which no reply may contain.",
                 "Put plain text in quotes.",

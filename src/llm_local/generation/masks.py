@@ -42,7 +42,10 @@ class RequestMasks:
         tags = None if raw else self._template.tags
         inner, lead = self._inner(options, tools, "" if tags is None else tags.answers)
         reasoning = None
-        if tags is not None and (inner is not None or options.max_thinking_tokens is not None):
+        # a model that may do without reasoning, and was told to, begins its answer at once
+        without = options.think == "off" and inner is not None and not (tags and tags.answers)
+        limited = inner is not None or options.max_thinking_tokens is not None
+        if tags is not None and limited and not without:
             reasoning = self._reasoning(tags, prompt, options.max_thinking_tokens, exact=inner is not None)
         if reasoning is None and not lead:
             return inner

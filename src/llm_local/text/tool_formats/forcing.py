@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from llm_local.errors import InvalidRequest
 from llm_local.messages import ToolDefinition
-from llm_local.options import Constraint
 from llm_local.text.tool_formats.format import Envelope, ToolFormat
+from llm_local.text.tool_formats.rules import Rules, TokenOf
+from llm_local.text.tool_formats.schemas import speaking
 
 __all__ = ["forced_calls"]
 
@@ -17,15 +19,15 @@ MAX_CALLS: Final = 8  # a model that calls and calls must come to an end
 
 
 def forced_calls(
-    tool_format: ToolFormat, tools: Sequence[ToolDefinition], choice: str
-) -> tuple[str, Constraint]:
-    """What the reply begins with, and the constraint for all that follows it.
+    tool_format: ToolFormat, tools: Sequence[ToolDefinition], choice: str, token_of: TokenOf
+) -> tuple[str, str]:
+    """What the reply begins with, and the Lark grammar of all that follows it, in which `<[5]>` is a token.
 
     One call to the tool named `choice`; where it is "required" to any tool, and up to eight calls where the format
-    has plain text between calls.
+    can separate them.
 
     Raises:
-        InvalidRequest: calls of this format cannot be forced.
+        InvalidRequest: calls of this format, or to a tool of this name or schema, cannot be forced.
     """
     envelope = tool_format.envelope
     if envelope is None:
@@ -36,22 +38,34 @@ def forced_calls(
         )
     if choice != "required":
         tools = [tool for tool in tools if tool.name == choice]
-    return envelope.opens, Constraint("lark", _grammar(envelope, tools, many=choice == "required"))
+    return envelope.opens, _grammar(envelope, tools, Rules(token_of, envelope.controls), choice == "required")
 
 
-def _grammar(envelope: Envelope, tools: Sequence[ToolDefinition], *, many: bool) -> str:
-    more = ""
+def _grammar(envelope: Envelope, tools: Sequence[ToolDefinition], rules: Rules, many: bool) -> str:
+    call = rules.choice(_call(envelope, tool, rules) for tool in tools)
+    parts = [call]
     if many and envelope.separator is not None:
-        more = f" ({_text(envelope.separator)} call){{0,{MAX_CALLS - 1}}}"
-    closes = f" {_text(envelope.closes)}" if envelope.closes else ""
-    rules = [f"start: call{more}{closes}", "call: " + " | ".join(f"call_{n}" for n in range(len(tools)))]
-    for number, tool in enumerate(tools):
-        head = envelope.before + json.dumps(tool.name)[1:-1] + envelope.between
-        tail = f" {_text(envelope.after)}" if envelope.after else ""
-        schema = json.dumps({"type": "object", **tool.parameters})
-        rules += [f"call_{number}: {_text(head)} args_{number}{tail}", f"args_{number}: %json {schema}"]
-    return "\n".join(rules)
+        parts.append(f"({rules.literal(envelope.separator)} {call}){{0,{MAX_CALLS - 1}}}")
+    parts.append(rules.literal(envelope.closes))
+    return rules.text(" ".join(filter(None, parts)))
 
 
-def _text(literal: str) -> str:
-    return json.dumps(literal, ensure_ascii=False)
+def _call(envelope: Envelope, tool: ToolDefinition, rules: Rules) -> str:
+    if envelope.names and not re.fullmatch(envelope.names, tool.name):
+        raise InvalidRequest(
+            f"A tool called {tool.name!r} cannot be kept in this model's way to call tools.", param="tools"
+        )
+    name = tool.name if envelope.names else json.dumps(tool.name)[1:-1]
+    head = rules.literal(envelope.before + name + envelope.between)
+    if envelope.arguments is not None:
+        arguments = envelope.arguments(tool, rules)
+    else:
+        arguments = rules.json(_closed({"type": "object", **tool.parameters}))
+    return " ".join(filter(None, (head, arguments, rules.literal(envelope.after))))
+
+
+def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """A tool of which no parameter is known takes none."""
+    if schema.get("properties") or speaking(schema) - {"type", "properties", "required"}:
+        return schema
+    return {**schema, "additionalProperties": False}

@@ -7,8 +7,19 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 from llm_local.messages import ToolDefinition
+from llm_local.text.tool_formats.rules import Rules
 
-__all__ = ["ArgumentsPart", "Body", "BodyState", "CallMade", "CallNamed", "Envelope", "Part", "ToolFormat"]
+__all__ = [
+    "ArgumentsGrammar",
+    "ArgumentsPart",
+    "Body",
+    "BodyState",
+    "CallMade",
+    "CallNamed",
+    "Envelope",
+    "Part",
+    "ToolFormat",
+]
 
 BodyState = Literal["open", "done", "failed"]
 
@@ -54,12 +65,19 @@ class Body(Protocol):
         """The reply is over: what can still be said. Leaves `state` "done" or "failed"."""
 
 
+ArgumentsGrammar = Callable[[ToolDefinition, Rules], str]
+"""The expression for the arguments that a tool's schema allows; what it cannot say it refuses with InvalidRequest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """How forced calls are spelled around their JSON: `opens`, `before` NAME `between` ARGUMENTS `after`, `closes`.
+    """How forced calls are spelled: `opens`, then `before` NAME `between` ARGUMENTS `after` of each, then `closes`.
 
-    `opens` is written for the model, control tokens included; the rest is a grammar that the model fills in, and plain
-    text. Several calls have `separator` between; None: only one can be forced at a time.
+    - `opens` is written for the model; the rest is a grammar that the model fills in.
+    - Several calls have `separator` between; None: only one can be forced at a time.
+    - `controls` are strings in all of these that are written as one token, where the model has such a token.
+    - `names`: a regex of the names that can be written as they are; empty where a name is part of a JSON text.
+    - `arguments`: None where they are one JSON object.
     """
 
     opens: str
@@ -68,6 +86,9 @@ class Envelope:
     after: str = "}"
     separator: str | None = None
     closes: str = ""
+    controls: tuple[str, ...] = ()
+    names: str = ""
+    arguments: ArgumentsGrammar | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from llm_local.messages import ToolDefinition
 from llm_local.text.tool_formats.delimited_body import delimited_body
-from llm_local.text.tool_formats.format import MAX_DEPTH, ToolFormat
+from llm_local.text.tool_formats.format import MAX_DEPTH, Envelope, ToolFormat
+from llm_local.text.tool_formats.gemma_grammar import QuotedArguments
 from llm_local.text.tool_formats.json_body import load_json
 
 __all__ = ["FUNCTION_GEMMA", "GEMMA4"]
@@ -121,6 +122,16 @@ def _gemma(name: str, starts: str, ends: str, quote: str) -> ToolFormat:
         starts=(starts,),
         ends=(ends,),
         inside=(quote,),
+        envelope=Envelope(
+            f"{starts}call:",
+            before="",
+            between="",
+            after=ends,
+            separator=f"{starts}call:",
+            controls=(starts, ends, quote),
+            names=r"[^\s{}]{1,64}",
+            arguments=QuotedArguments(quote, ends),
+        ),
     )
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from llm_local.messages import ToolDefinition
 from llm_local.text.tool_formats.delimited_body import delimited_body
-from llm_local.text.tool_formats.format import ToolFormat
-from llm_local.text.tool_formats.qwen_xml import properties_of, typed_value
+from llm_local.text.tool_formats.format import Envelope, ToolFormat
+from llm_local.text.tool_formats.text_values import TextArguments, schema_of, typed_value
 
 __all__ = ["FORMAT"]
 
@@ -16,7 +16,7 @@ __all__ = ["FORMAT"]
 def _parse(body: str, tools: Sequence[ToolDefinition]) -> tuple[str, Mapping[str, Any]] | None:
     head, *members = body.split("<arg_key>")
     name = head.strip()
-    properties = properties_of(name, tools)
+    schema = schema_of(name, tools)
     arguments: dict[str, Any] = {}
     for member in members:
         key, closed, rest = member.partition("</arg_key>")
@@ -25,7 +25,7 @@ def _parse(body: str, tools: Sequence[ToolDefinition]) -> tuple[str, Mapping[str
         key = key.strip()
         if not (closed and opened and ended) or before.strip() or after.strip() or key in arguments:
             return None
-        arguments[key] = typed_value(value, properties.get(key))
+        arguments[key] = typed_value(value, key, schema)
     return name, arguments
 
 
@@ -35,4 +35,20 @@ FORMAT = ToolFormat(
     make_body=delimited_body("</tool_call>", _parse),
     starts=("<tool_call>",),
     ends=("</tool_call>",),
+    envelope=Envelope(
+        "<tool_call>",
+        before="",
+        between="\n",
+        after="</tool_call>",
+        separator="\n<tool_call>",
+        controls=("<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
+        names=r"[^\s<>]+",
+        arguments=TextArguments(
+            "<arg_key>",
+            "</arg_key>\n<arg_value>",
+            "</arg_value>",
+            never=("</arg_value>", "<arg_key>", "</tool_call>"),
+            after="\n",
+        ),
+    ),
 )

@@ -5,7 +5,7 @@ Source: https://github.com/openai/harmony
 
 from __future__ import annotations
 
-from llm_local.text.tool_formats.format import ToolFormat
+from llm_local.text.tool_formats.format import Envelope, ToolFormat
 from llm_local.text.tool_formats.json_body import json_body
 
 __all__ = ["FORMAT"]
@@ -15,4 +15,13 @@ FORMAT = ToolFormat(
     fits=lambda source: "<|channel|>" in source and "functions." in source,
     make_body=json_body(head=r"(?P<name>[^\s{}<]{1,64})\s*(?:json|code)?\s*"),
     starts=("to=functions.",),
+    # the token that ends a call ends the reply as well
+    envelope=Envelope(
+        "<|start|>assistant<|channel|>commentary to=functions.",
+        before="",
+        between=" <|constrain|>json<|message|>",
+        after="",
+        controls=("<|constrain|>", "<|message|>"),
+        names=r"[^\s{}<]{1,64}",
+    ),
 )

@@ -10,29 +10,10 @@ from typing import Any
 
 from llm_local.messages import ToolDefinition
 from llm_local.text.tool_formats.delimited_body import delimited_body
-from llm_local.text.tool_formats.format import ToolFormat
-from llm_local.text.tool_formats.json_body import load_json
+from llm_local.text.tool_formats.format import Envelope, ToolFormat
+from llm_local.text.tool_formats.text_values import TextArguments, schema_of, typed_value
 
-__all__ = ["FORMAT", "properties_of", "typed_value"]
-
-
-def properties_of(name: str, tools: Sequence[ToolDefinition]) -> Mapping[str, Any]:
-    """The schemas of the parameters of the tool called `name`."""
-    found = next((tool.parameters.get("properties") for tool in tools if tool.name == name), None)
-    return found if isinstance(found, Mapping) else {}
-
-
-def typed_value(text: str, schema: Any) -> Any:
-    """A value written as plain text, as its JSON schema means it: the text itself where that is allowed."""
-    kinds = schema.get("type") if isinstance(schema, Mapping) else None
-    kinds = {kinds} if isinstance(kinds, str) else set(kinds or ())
-    if "string" in kinds and not (text == "null" and "null" in kinds):
-        return text
-    value = load_json(text.strip())
-    if value is None and text.strip() != "null":
-        return {"True": True, "False": False, "None": None}.get(text.strip(), text)
-    # where nothing is said of a type, only what can be nothing else is not text
-    return value if kinds or not isinstance(value, str) else text
+__all__ = ["FORMAT"]
 
 
 def _parse(body: str, tools: Sequence[ToolDefinition]) -> tuple[str, Mapping[str, Any]] | None:
@@ -44,12 +25,12 @@ def _parse(body: str, tools: Sequence[ToolDefinition]) -> tuple[str, Mapping[str
     end = rest.rfind("</function>")
     if end < 0 or rest[end:].strip() != "</function>":
         return None
-    properties = properties_of(name, tools)
+    schema = schema_of(name, tools)
     arguments: dict[str, Any] = {}
     for key, value in _parameters(rest[:end]):
         if key is None or key in arguments:
             return None
-        arguments[key] = typed_value(value, properties.get(key))
+        arguments[key] = typed_value(value, key, schema)
     return name, arguments
 
 
@@ -74,4 +55,16 @@ FORMAT = ToolFormat(
     make_body=delimited_body("</tool_call>", _parse),
     starts=("<tool_call>",),
     ends=("</tool_call>",),
+    envelope=Envelope(
+        "<tool_call>\n<function=",
+        before="",
+        between=">\n",
+        after="</function>\n</tool_call>",
+        separator="\n<tool_call>\n<function=",
+        controls=("<tool_call>", "</tool_call>"),
+        names=r"[^\s<>]+",
+        arguments=TextArguments(
+            "<parameter=", ">\n", "\n</parameter>\n", never=("</parameter>", "</tool_call>")
+        ),
+    ),
 )
