@@ -81,6 +81,26 @@ def test_the_library_is_said_to_come_from_where_it_does(told: Any) -> None:
         assert f"{library} ({words})" in out
 
 
+def test_the_compiler_is_named(told: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("c++", "mine"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "mine -m64")
+    assert f"{tmp_path}/mine -m64\n" in told(WORKING)[1]
+    monkeypatch.setenv("CXX", "clang++-99")
+    code, out, _ = told(WORKING)
+    assert code == 1 and f"{tmp_path}/c++, because CXX names clang++-99, which is not installed\n" in out
+    assert "-> Install that one, set CXX" in out
+    monkeypatch.setenv("CXX", "'unclosed")
+    code, out, _ = told(WORKING)
+    assert code == 1 and "none: CXX is not a command" in out
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    code, out, _ = told(WORKING)
+    assert code == 0 and "none, and none is needed" in out
+
+
 def test_json_holds_the_same_findings(told: Any) -> None:
     code, out, _ = told(MISSING, "--json")
     found = {one["name"]: one for one in json.loads(out)}

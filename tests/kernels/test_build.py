@@ -229,3 +229,23 @@ def test_a_cxx_that_is_no_command_is_a_reason_and_no_traceback(monkeypatch: pyte
     with pytest.raises(BuildFailed, match="CXX is not a command") as caught:
         ensure_built()
     assert "unset it" in caught.value.hint
+
+
+@pytest.mark.parametrize("missing", ["clang++-99", "/nowhere/c++ --wrapped", "ccache-that-is-not-here g++"])
+def test_a_cxx_that_is_not_installed_is_said_to_be_passed_over(
+    compiler: FakeCompiler, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    (compiler.path.parent / "c++").symlink_to(compiler.path)
+    monkeypatch.setenv("PATH", f"{compiler.path.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("CXX", missing)
+    said: list[str] = []
+    ensure_built(said.append)
+    assert len(said) == 1
+    assert said[0].endswith(f"with {compiler.path.parent}/c++: CXX names {missing}, which is not installed")
+
+
+def test_a_cxx_that_is_installed_is_the_one_that_builds(compiler: FakeCompiler) -> None:
+    found = find_compiler()
+    assert found is not None and found.command == (str(compiler.path),) and not found.instead_of
+    unset = find_compiler({"PATH": os.environ["PATH"]})
+    assert unset is None or not unset.instead_of

@@ -18,6 +18,7 @@ from llm_local.cli.version import versions
 from llm_local.config import Config, load_config
 from llm_local.errors import LocalLLMError
 from llm_local.kernels.build import PREBUILT, cache_folder, environment_folder
+from llm_local.kernels.compiler import BuildFailed, find_compiler
 from llm_local.store.home import cache_home
 from llm_local.store.snapshots import cache_folder as models_folder
 from llm_local.terminal.streams import AnswerWriter, Messages
@@ -122,6 +123,24 @@ def _kernels(config: Config) -> Iterator[Finding]:
     )
     yield Finding("kernel threads", told.threads)
     yield Finding("kernel library", f"{told.library} ({_origin(Path(told.library))})")
+    yield _compiler()
+
+
+def _compiler() -> Finding:
+    """What would build the kernels, which a shipped or earlier built library does without."""
+    try:
+        found = find_compiler()
+    except BuildFailed as error:
+        return Finding("compiler", f"none: {error.message}", error.hint)
+    if found is None:
+        return Finding("compiler", "none, and none is needed")
+    if found.instead_of:
+        return Finding(
+            "compiler",
+            f"{found.command[0]}, because CXX names {found.instead_of}, which is not installed",
+            "Install that one, set CXX to another C++ compiler, or unset it.",
+        )
+    return Finding("compiler", " ".join(found.command))
 
 
 def _origin(library: Path) -> str:

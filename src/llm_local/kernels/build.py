@@ -192,7 +192,7 @@ def _build_for_this_process(compiler: Compiler, report: OnBuild) -> Path:
 def _build(compiler: Compiler, library: Path, report: OnBuild) -> None:
     """Compile in a folder of its own; the library appears whole or not at all."""
     began = time.monotonic()
-    report("building the native kernels, once on this machine (about half a minute)")
+    report(f"building the native kernels, once on this machine (about half a minute){_choice(compiler)}")
     for left in library.parent.glob("build-*"):  # of one that was killed
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as name:
@@ -209,6 +209,13 @@ def _build(compiler: Compiler, library: Path, report: OnBuild) -> None:
         os.replace(made, library)
     _unusable.discard(library)
     logger.info("native kernels built in %.1f s by %s", time.monotonic() - began, compiler.command[0])
+
+
+def _choice(compiler: Compiler) -> str:
+    """What to say where $CXX could not be obeyed."""
+    if not compiler.instead_of:
+        return ""
+    return f" with {compiler.command[0]}: CXX names {compiler.instead_of}, which is not installed"
 
 
 def _compile(compiler: Compiler, unit: Unit, work: Path) -> None:

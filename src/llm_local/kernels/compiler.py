@@ -29,10 +29,14 @@ class BuildFailed(LocalLLMError):
 
 @dataclass(frozen=True, slots=True)
 class Compiler:
-    """A compiler's command; `identity` changes when another version is installed in its place."""
+    """A compiler's command; `identity` changes when another version is installed in its place.
+
+    `instead_of` is what $CXX names where that is not installed, else empty: whoever builds or reports says so.
+    """
 
     command: tuple[str, ...]
     identity: str
+    instead_of: str = ""
 
     def run(self, arguments: Sequence[str]) -> None:
         """Call it.
@@ -69,15 +73,16 @@ def find_compiler(environ: Mapping[str, str] | None = None) -> Compiler | None:
         raise BuildFailed(
             f"CXX is not a command ({error})", "Set it to a C++ compiler, or unset it."
         ) from None
+    instead_of = ""
     for words in (chosen, ["c++"], ["g++"], ["clang++"]):
         path = shutil.which(words[0], path=env.get("PATH", os.defpath)) if words else None
         if path is None:
+            instead_of = instead_of or " ".join(chosen)
             continue
         with contextlib.suppress(OSError):
             # its own version would take a process to ask
             file = Path(path).resolve()
             stat = file.stat()
-            return Compiler(
-                (path, *words[1:]), f"{file} {shlex.join(words[1:])} {stat.st_size} {stat.st_mtime_ns}"
-            )
+            identity = f"{file} {shlex.join(words[1:])} {stat.st_size} {stat.st_mtime_ns}"
+            return Compiler((path, *words[1:]), identity, instead_of)
     return None
