@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from llm_local.config import Config, load_config
@@ -30,6 +31,16 @@ __all__ = ["add_flags", "run"]
 _ESCAPES: Final = str.maketrans({"\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is to be decided; `raw` without chat template."""
+
+    question: str
+    choices: tuple[str, ...]
+    options: DecisionOptions
+    raw: bool
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of the verb."""
     parser.add_argument(
@@ -50,28 +61,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="Read answers from FILE, one a line; - is stdin. Empty lines do not count.",
     )
-    whole = parser.add_mutually_exclusive_group()
-    whole.add_argument(
-        "--whole",
-        action="store_true",
-        default=None,
-        help="Score each choice as the whole reply: that it ends there is part of its probability. Default: a reply "
-        "may go on, unless one choice is the beginning of another.",
-    )
-    whole.add_argument(
-        "--no-whole",
-        dest="whole",
-        action="store_false",
-        help="Score each choice as the beginning of a reply.",
-    )
-    parser.add_argument(
-        "--normalize",
-        choices=get_args(Normalize),
-        default="none",
-        metavar="BY",
-        help=f"Compare mean log-probabilities, since longer texts are less likely: {', '.join(get_args(Normalize))}. "
-        "Default: none.",
-    )
+    _add_scoring_flags(parser)
     parser.add_argument(
         "--raw", action="store_true", help="Continue QUESTION as it is, without chat template."
     )
@@ -115,7 +105,10 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
             )
         notices.append(f"SYSTEM_PROMPT (from {config.origin('system_prompt')}) is not used with --raw.")
     question, notice = _question(args, messages)
-    notices.append(notice)
+    asked = _Asked(question, choices, options, args.raw)
+    notices = [one for one in (*notices, notice) if one]
+    for one in notices:
+        messages.note(one)
     apply_privacy_defaults(os.environ)
     os.environ.update(config.hub_environment())
     configure_logging(config.log_level, secrets=config.secrets)
@@ -126,14 +119,39 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
         from llm_local.terminal.asking import open_model
 
         model = open_model(config, progress)
-        decision = _decide(model, config, question, choices, options, raw=args.raw, progress=progress)
-    shown = [one for one in (*notices, *model.notices, *decision.notices) if one]
-    for one in shown:
+        decision = _decide(model, config, asked, progress)
+    late = [one for one in (*model.notices, *decision.notices) if one]
+    for one in late:
         messages.note(one)
-    answer.write(_output(args, decision, model, shown))
+    answer.write(_output(args, decision, model, [*notices, *late]))
     if not args.json:
         for line in (_coverage(decision), *(_details(decision, model) if args.verbose else ())):
             messages.note(line)
+
+
+def _add_scoring_flags(parser: argparse.ArgumentParser) -> None:
+    whole = parser.add_mutually_exclusive_group()
+    whole.add_argument(
+        "--whole",
+        action="store_true",
+        default=None,
+        help="Score each choice as the whole reply: that it ends there is part of its probability. Default: a reply "
+        "may go on, unless one choice is the beginning of another.",
+    )
+    whole.add_argument(
+        "--no-whole",
+        dest="whole",
+        action="store_false",
+        help="Score each choice as the beginning of a reply.",
+    )
+    parser.add_argument(
+        "--normalize",
+        choices=get_args(Normalize),
+        default="none",
+        metavar="BY",
+        help=f"Compare mean log-probabilities, since longer texts are less likely: {', '.join(get_args(Normalize))}. "
+        "Default: none.",
+    )
 
 
 def _choices(args: argparse.Namespace, messages: Messages) -> tuple[str, ...]:
@@ -185,21 +203,12 @@ def _read_file(name: str, messages: Messages) -> bytes:
         os.close(descriptor)
 
 
-def _decide(
-    model: OpenModel,
-    config: Config,
-    question: str,
-    choices: tuple[str, ...],
-    options: DecisionOptions,
-    *,
-    raw: bool,
-    progress: ProgressReporter,
-) -> Decision:
-    if raw:
-        return model.generator.decide_text(question, choices, options, on_progress=progress)
+def _decide(model: OpenModel, config: Config, asked: _Asked, progress: ProgressReporter) -> Decision:
+    if asked.raw:
+        return model.generator.decide_text(asked.question, asked.choices, asked.options, on_progress=progress)
     system = decode_argument(config.system_prompt or "")
-    turns = [*([Message("system", system)] if system else []), Message("user", question)]
-    return model.generator.decide_chat(turns, choices, options, on_progress=progress)
+    turns = [*([Message("system", system)] if system else []), Message("user", asked.question)]
+    return model.generator.decide_chat(turns, asked.choices, asked.options, on_progress=progress)
 
 
 def _output(args: argparse.Namespace, decision: Decision, model: OpenModel, notices: list[str]) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from llm_local.engine.admission import check_request, out_of_memory, reserved_tokens
 from llm_local.engine.prefix_cache import PrefixCache
+from llm_local.engine.prompt_scores import score_prompt
 from llm_local.engine.protocol import EngineStep, PrefillStep, TokenRequest, TokenStep
 from llm_local.engine.scheduler import Scheduler
 from llm_local.engine.sequence import Branch, Chunk, Runner, Sequence
@@ -22,9 +23,8 @@ from llm_local.errors import (
     LocalLLMError,
     NumericalError,
 )
-from llm_local.events import FinishReason, TokenLogprob
-from llm_local.sampling.logprobs import token_logprob
-from llm_local.sampling.sampler import Sampled, Sampler, check_finite
+from llm_local.events import FinishReason
+from llm_local.sampling.sampler import Sampled, Sampler
 
 __all__ = ["BatchEngine"]
 
@@ -197,7 +197,7 @@ class BatchEngine:
                 self._collect(sequence.parent, sequence.path, rows[-len(sequence.path) :])
                 continue
             try:
-                scored = self._score(chunk, rows)
+                scored = score_prompt(chunk, rows)
             except NumericalError as error:
                 self._fail(sequence, error)
                 continue
@@ -247,27 +247,6 @@ class BatchEngine:
             sequence.num_computed += 1
         if drafts:
             sequence.state.rollback(sequence.num_computed)
-
-    def _score(self, chunk: Chunk, rows: torch.Tensor) -> tuple[TokenLogprob, ...]:
-        """Log-probabilities of the prompt tokens that follow each of the chunk's, `rows` `[length, vocab]`.
-
-        Raises:
-            NumericalError: a row is not finite.
-        """
-        sequence = chunk.sequence
-        if not sequence.request.prompt_logprobs:
-            return ()
-        first = sequence.num_computed + 1  # a token's logits are about the next one
-        end = min(first + len(rows), sequence.num_prompt_tokens)
-        positions = range(max(first, sequence.num_scored), end)
-        sequence.num_scored = max(sequence.num_scored, end)
-        num_top = sequence.request.options.top_logprobs
-        scored = []
-        for position in positions:
-            row = rows[position - first]
-            check_finite(row)
-            scored.append(token_logprob(row, sequence.tokens[position], num_top))
-        return tuple(scored)
 
     def _advance(self, sequence: Sequence, logits: torch.Tensor) -> TokenStep:
         """Sample one token; the last one ends the sequence and is delivered here."""
