@@ -71,6 +71,7 @@ def test_the_defaults() -> None:
         "hf_home": None,
         "hf_endpoint": None,
         "hf_token": None,
+        "plugins": None,
         "log_level": "warning",
         "origins": {},
         "env_file": None,

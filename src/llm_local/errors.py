@@ -13,6 +13,8 @@
     ├── ModelCorrupt                   model_corrupt             weights or metadata are damaged; the file is named
     │   └── UnsafeWeights              unsafe_weights            pickle weights or remote code, refused
     ├── Busy                           busy                      no room now; try again later
+    ├── PluginFailed                   plugin_failed             a plug-in that was asked for cannot be used
+    ├── McpServerError                 tool_server_failed        a tool server did not start, or ended
     └── EngineError                    engine_error              generation itself failed
         └── NumericalError             numerical_error           the model produced NaN logits
 
@@ -32,9 +34,11 @@ __all__ = [
     "InsufficientMemory",
     "InvalidRequest",
     "LocalLLMError",
+    "McpServerError",
     "ModelCorrupt",
     "ModelNotFound",
     "NumericalError",
+    "PluginFailed",
     "StorageError",
     "UnsafeWeights",
     "UnsupportedTask",
@@ -163,6 +167,18 @@ class Busy(LocalLLMError):
     def __init__(self, message: str, hint: str = "", *, retry_after_s: float | None = None) -> None:
         super().__init__(message, hint)
         self.retry_after_s = retry_after_s
+
+
+class PluginFailed(LocalLLMError):
+    """A plug-in that was asked for cannot be used; the message names it, its package and the reason."""
+
+    kind = "plugin_failed"
+
+
+class McpServerError(LocalLLMError):
+    """A tool server did not start, ended, or broke the protocol; the message names its command."""
+
+    kind = "tool_server_failed"
 
 
 class EngineError(LocalLLMError):

@@ -70,7 +70,7 @@ def test_version_verb_reports_what_is_installed() -> None:
     [
         (["confg"], "There is no verb 'confg'. Did you mean `llm-local config`?"),
         (["VERSION"], "Did you mean `llm-local version`?"),
-        (["xyzzy"], "The verbs are: bench, config, decide, doctor, version."),
+        (["xyzzy"], "The verbs are: bench, config, decide, doctor, plugins, version."),
         (["con\x1b[31m\nfig"], "Did you mean `llm-local config`?"),
         (["config", "--jso"], "--jso. See --help."),
         (["config", "extra"], "extra. See --help."),
@@ -94,7 +94,15 @@ def test_no_verb_shows_the_help_and_is_a_usage_mistake() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["config"], ["config", "--json"], ["version"], ["bench", "--help"], ["decide", "--help"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["config"],
+        ["config", "--json"],
+        ["version"],
+        ["bench", "--help"],
+        ["decide", "--help"],
+    ],
 )
 def test_no_verb_imports_anything_heavy(arguments: list[str]) -> None:
     program = (

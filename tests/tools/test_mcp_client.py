@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from llm_local.errors import InvalidRequest
+from llm_local.errors import InvalidRequest, McpServerError
 from llm_local.tools.mcp_client import McpServer, open_server
-from llm_local.tools.mcp_process import McpServerError, minimal_environment
+from llm_local.tools.mcp_process import minimal_environment
 from llm_local.tools.tool import Tool, ToolFailure
 
 HERE = Path(__file__).parent

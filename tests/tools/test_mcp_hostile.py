@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from llm_local.errors import McpServerError
 from llm_local.tools import mcp_process
 from llm_local.tools.mcp_client import McpServer, open_server
-from llm_local.tools.mcp_process import McpServerError
 from llm_local.tools.tool import ToolFailure
 
 SERVERS = str(Path(__file__).parent / "mcp_hostile_servers.py")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from llm_local import __version__
-from llm_local.cli import bench, decide, doctor, settings, version
+from llm_local.cli import bench, decide, doctor, plugins, settings, version
 from llm_local.errors import InvalidRequest, LocalLLMError
 from llm_local.terminal.exit_codes import OK, USAGE, error_line, exit_code
 from llm_local.terminal.flags import FlagParser
@@ -35,6 +35,9 @@ VERBS: Final[Mapping[str, Verb]] = {
         "score answers by their exact probabilities, and say the best", decide.add_flags, decide.run
     ),
     "doctor": Verb("look at this machine: what runs here, and what to mend", doctor.add_flags, doctor.run),
+    "plugins": Verb(
+        "list the plug-ins that are installed, and which may be loaded", plugins.add_flags, plugins.run
+    ),
     "version": Verb("show the versions of llm-local and of what it runs on", version.add_flags, version.run),
 }
 

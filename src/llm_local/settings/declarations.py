@@ -13,7 +13,19 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from llm_local.options import BOUNDS, Bound
-from llm_local.settings.kinds import DIRECTORY, HOST, NAME, SWITCH, TEXT, TOKEN, URL, Kind, choice, number
+from llm_local.settings.kinds import (
+    DIRECTORY,
+    HOST,
+    NAME,
+    NAMES,
+    SWITCH,
+    TEXT,
+    TOKEN,
+    URL,
+    Kind,
+    choice,
+    number,
+)
 from llm_local.specs import DeviceName, DtypeName, Kernels, Quantization, Speculation
 
 __all__ = ["SETTINGS", "LogLevel", "Secrecy", "Setting", "Settings"]
@@ -211,6 +223,13 @@ class Settings:
         "Hub",
         aliases=("HUGGING_FACE_HUB_TOKEN",),
         secrecy="secret",
+    )
+    plugins: str | None = _setting(
+        None,
+        NAMES,
+        "Plug-ins that may be loaded, by name, or `all` that are installed; not set means none. "
+        "`llm-local plugins` lists them.",
+        "Plug-ins",
     )
     log_level: LogLevel = _setting(
         "warning", choice(*get_args(LogLevel)), "Least severe log records that are shown.", "Logging"

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from llm_local.options import Bound
 
-__all__ = ["DIRECTORY", "HOST", "NAME", "SWITCH", "TEXT", "TOKEN", "URL", "Kind", "choice", "number"]
+__all__ = ["DIRECTORY", "HOST", "NAME", "NAMES", "SWITCH", "TEXT", "TOKEN", "URL", "Kind", "choice", "number"]
 
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _INTEGER: Final = re.compile(
@@ -108,5 +108,6 @@ NAME: Final = Kind("a name or a path", _read_name)
 DIRECTORY: Final = Kind("the path of a directory", _read_directory)
 HOST: Final = _matching(r"[\w.:%-]+", "a host name or an IP address")
 URL: Final = _matching(r"https?://[^\s/?#]+[^\s]*", "a URL that starts with https:// or http://")
+NAMES: Final = _matching(r"[\w.-]+(\s*,\s*[\w.-]+)*", "names with commas between")
 # RFC 6750 section 2.1: whatever can stand behind "Bearer"; keeps line breaks out of a request's header.
 TOKEN: Final = _matching(r"[\w.~+/-]+=*", "one access token, without spaces or quotes")

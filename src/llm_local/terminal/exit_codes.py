@@ -43,6 +43,8 @@ EXIT_CODES: Final[Mapping[str, int]] = MappingProxyType(
         "internal_error": RUNTIME_FAILURE,
         "engine_error": RUNTIME_FAILURE,
         "numerical_error": RUNTIME_FAILURE,
+        "plugin_failed": RUNTIME_FAILURE,
+        "tool_server_failed": RUNTIME_FAILURE,
         "invalid_value": USAGE,
         "invalid_config": USAGE,
         "context_length_exceeded": USAGE,

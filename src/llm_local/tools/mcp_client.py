@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
-from llm_local.errors import InvalidRequest
+from llm_local.errors import InvalidRequest, McpServerError
 from llm_local.messages import ToolDefinition
 from llm_local.tools.mcp_connection import Connection
-from llm_local.tools.mcp_process import McpServerError, minimal_environment, shown_command
+from llm_local.tools.mcp_process import minimal_environment, shown_command
 from llm_local.tools.mcp_results import result_text
 from llm_local.tools.names import allowed_name, distinct_names
 from llm_local.tools.schemas import plain_schema

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from llm_local.errors import McpServerError
 from llm_local.tools.mcp_process import (
     EXIT_GRACE_S,
     WRITE_LIMIT_S,
-    McpServerError,
     ServerProcess,
     shown_command,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import logging
 import os
 import shlex
 import signal
@@ -17,9 +18,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Final
 
-from llm_local.errors import LocalLLMError
-
-__all__ = ["McpServerError", "ServerProcess", "minimal_environment", "shown_command"]
+__all__ = ["ServerProcess", "minimal_environment", "shown_command"]
 
 MAX_LINE_BYTES: Final = 16 * 2**20  # of one message; what is longer ends the connection
 TAIL_LINES: Final = 20
@@ -34,10 +33,7 @@ _INHERITED: Final = (
 )  # fmt: skip
 
 
-class McpServerError(LocalLLMError):
-    """A tool server did not start, ended, or broke the protocol; the message names its command."""
-
-    kind = "tool_server_failed"
+_logger = logging.getLogger(__name__)
 
 
 def minimal_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -213,3 +209,5 @@ class ServerProcess:
             self._tail.append(text)
             if self._on_stderr is not None:
                 self._on_stderr(text)
+            else:
+                _logger.debug("process %d says: %s", self._process.pid, text)

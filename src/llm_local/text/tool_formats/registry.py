@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
+from llm_local.errors import PluginFailed
+from llm_local.plugins import TOOL_FORMATS, Plugin, load_plugins
 from llm_local.text.tool_formats import (
     cohere,
     gemma,
@@ -19,7 +21,7 @@ from llm_local.text.tool_formats import (
 )
 from llm_local.text.tool_formats.format import ToolFormat
 
-__all__ = ["FORMATS", "find_format"]
+__all__ = ["FORMATS", "check_plugin", "find_format"]
 
 # The first that fits: the more particular ones come before those that share a marker with them.
 FORMATS: Final[tuple[ToolFormat, ...]] = (
@@ -40,5 +42,36 @@ FORMATS: Final[tuple[ToolFormat, ...]] = (
 
 
 def find_format(source: str) -> ToolFormat:
-    """The format that a chat template's source belongs to; the generic one when no other fits."""
-    return next(one for one in FORMATS if one.fits(source))
+    """The format that a chat template's source belongs to: a built-in one, one of a plug-in, or the generic one.
+
+    Raises:
+        PluginFailed: a plug-in that was asked for cannot be used.
+    """
+    found = next(one for one in FORMATS if one.fits(source))
+    if found is generic.FORMAT:
+        for plugin, one in load_plugins(TOOL_FORMATS, check_plugin):
+            if _fits(plugin, one, source):
+                return one
+    return found
+
+
+def check_plugin(plugin: Plugin, value: Any) -> ToolFormat:
+    """What a plug-in offers as a format.
+
+    Raises:
+        ValueError: it is none, or has another name than the plug-in, or the name of a built-in one.
+    """
+    if not isinstance(value, ToolFormat):
+        raise ValueError(f"it is no ToolFormat, but a {type(value).__name__}")
+    if value.name != plugin.name:
+        raise ValueError(f"the format calls itself {value.name!r}")
+    if any(value.name == one.name for one in FORMATS):
+        raise ValueError(f"the name {value.name!r} is that of a built-in format")
+    return value
+
+
+def _fits(plugin: Plugin, one: ToolFormat, source: str) -> bool:
+    try:
+        return bool(one.fits(source))
+    except Exception as error:  # foreign code may raise anything
+        raise PluginFailed(f"The {plugin} failed in `fits`: {type(error).__name__}: {error}.") from error
