@@ -23,6 +23,7 @@ from llm_local.loaders.configuration import (
     read_config,
 )
 from llm_local.loaders.first_import import first_import
+from llm_local.loaders.plugged import Claim, claim_of, load_plugged
 from llm_local.loaders.safetensors import read_weights
 from llm_local.logs import adopt_library_logs
 from llm_local.specs import ModelInfo, ModelSpec, PackedBits
@@ -105,6 +106,7 @@ def load_tokenizer_and_model(
 
     Raises:
         ModelNotFound, ModelCorrupt, UnsafeWeights, UnsupportedTask: the files are not there, damaged, or not for us.
+        PluginFailed: a plug-in claims the folder, or was asked for, and cannot be used.
         InsufficientMemory: it does not fit, by the headers of its weights.
         InvalidRequest: a device this machine does not have, a longer context than the model has, or a quantization
             that there is not, or not on this device.
@@ -115,6 +117,9 @@ def load_tokenizer_and_model(
         spec, path = resolved.spec, resolved.path
     if not path.is_dir():
         raise ModelNotFound(f"There is no directory {str(path)!r}.")
+    claim = claim_of(path)
+    if claim is not None:
+        return _load_by_plugin(claim, spec, path, began)
     config = read_config(path)
     defaults = generation_defaults(path)
     window = context_length(config.values, spec.context_length)
@@ -187,6 +192,19 @@ def _starter_folder() -> Path:
             "Install llm-local again, or name another model.",
         )
     return folder
+
+
+def _load_by_plugin(claim: Claim, spec: ModelSpec, path: Path, began: float) -> LoadedModel:
+    """What a plug-in made of the folder; all but tokenizer and weights is read from the folder's files as ever."""
+    config = read_config(path)
+    window = context_length(config.values, spec.context_length)
+    tokenizer, model = load_plugged(claim, spec, path)
+    info = _describe(spec, path, tokenizer, model, window, "none")
+    ends = end_token_ids(path, config.values, tokenizer, info.vocab_size)
+    notice = f"Loaded by the {claim.plugin}."
+    return LoadedModel(
+        tokenizer, model, info, ends, generation_defaults(path), time.perf_counter() - began, (notice,)
+    )
 
 
 def _load_model(
