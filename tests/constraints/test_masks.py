@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -96,6 +97,40 @@ def test_a_bounded_schema_ends_even_for_a_model_that_wants_one_thing_only(wanted
     else:
         pytest.fail(f"no end after {bytes(text)!r}")
     check(schema, text.decode())
+
+
+def test_no_number_outside_of_its_bounds_is_let_through() -> None:
+    """Every pair of bounds, inclusive or not, alone and in parts; and what is let through is not nothing."""
+    bounds, numbers = (
+        (-1, -0.5, 0, 0.5, 1.0, 861, 861.5),
+        ("-1", "-0.7", "-0", "0.0", "0.2", "1", "861", "861.25"),
+    )
+    let_through = 0
+    for low, high in itertools.combinations(bounds, 2):
+        for lowest, highest in itertools.product(
+            ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
+        ):
+            for schema in (
+                {"type": "number", lowest: low, highest: high},
+                {"allOf": [{"type": "number", lowest: low}, {highest: high}]},
+            ):
+                for number in numbers:
+                    if spells(Constraint("json_schema", schema), number):
+                        check(schema, number)
+                        let_through += 1
+    assert let_through > 400
+    integers = {"allOf": [{"type": "integer", "exclusiveMinimum": 3}, {"maximum": 9}]}
+    assert [n for n in range(12) if spells(Constraint("json_schema", integers), str(n))] == [4, 5, 6, 7, 8, 9]
+
+
+def spells(constraint: Constraint, text: str) -> bool:
+    """True when a mask lets `text` through as a whole."""
+    mask = model("bytes").compiler.mask(constraint)
+    for byte in text.encode():
+        if np.asarray(mask.allowed())[byte] != 0:
+            return False
+        mask.accept(byte)
+    return bool(np.asarray(mask.allowed())[256] == 0)
 
 
 def test_names_in_other_spellings_cannot_slip_past_a_schema() -> None:

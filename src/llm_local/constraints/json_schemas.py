@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 from urllib.parse import unquote
 
 from llguidance import LLMatcher
@@ -24,6 +24,7 @@ __all__ = ["COMPILE_OPTIONS", "any_object_grammar", "checked_schema", "guilty_pl
 MAX_DEPTH: Final = 64
 MAX_SCHEMAS: Final = 5_000
 MAX_TRIED: Final = 100
+_TINY: Final = 2.0**-20
 MAX_EXACT: Final = 2**53  # the library computes with float64
 
 # https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md#whitespace-handling
@@ -74,9 +75,11 @@ def checked_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(_walk(root))
     for place, one in found.items():
         _check_reference(place, one, found)
-    # in a schema made of parts, one part's properties are another part's others
-    if not any(_has_parts(one) for one in found.values()):
-        for one in found.values():
+    # in a schema made of parts, one part's properties are another part's others, and its bounds another's
+    parts = any(_has_parts(one) for one in found.values())
+    for one in found.values():
+        _exclude(one, alone=not parts)
+        if not parts:
             _close(one)
     for place, one in found.items():
         _check_repeated_names(place, one)
@@ -192,6 +195,29 @@ def _close(schema: dict[str, Any]) -> None:
         and fewest in range(len(names) + 1)
     ):
         schema["additionalProperties"] = False
+
+
+def _exclude(schema: dict[str, Any], *, alone: bool) -> None:
+    """Narrow what the library takes for inclusive: an excluded integer whose interval reaches no other integer."""
+    for excluded, included, other, sign in (
+        ("exclusiveMinimum", "minimum", ("maximum", "exclusiveMaximum"), 1),
+        ("exclusiveMaximum", "maximum", ("minimum", "exclusiveMinimum"), -1),
+    ):
+        bound = schema.get(excluded)
+        if not _is_number(bound) or not float(bound).is_integer():
+            continue
+        far = [schema[name] for name in other if _is_number(schema.get(name))]
+        if alone and not any(abs(one - bound) < 1 for one in far):
+            continue
+        inside = bound + sign * _TINY * max(1, abs(bound))
+        given = schema.get(included)
+        nearest = max if sign > 0 else min
+        schema[included] = nearest(inside, given) if _is_number(given) else inside
+        del schema[excluded]
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_repeated_names(place: str, schema: Mapping[str, Any]) -> None:

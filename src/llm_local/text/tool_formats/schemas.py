@@ -33,6 +33,7 @@ _OF_OBJECTS: Final = frozenset(
     "type properties required additionalProperties minProperties maxProperties".split()
 )
 _OF_TEXTS: Final = frozenset("type minLength maxLength pattern".split())
+_CHARACTER: Final = r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"  # no control character but those of layout
 _MAX_REFERENCES: Final = 64
 # Of which type a keyword speaks; of all others it says nothing.
 _TYPES: Final = {
@@ -173,13 +174,12 @@ def text_of(schema: Mapping[str, Any], place: str, without: tuple[str, ...]) -> 
     shortest = count_of(schema, "minLength", place, 0)
     if shortest > MAX_REPEATS:
         raise refuse(f"'minLength' {shortest}", place)
-    parts = [f"~/(?s:.*)({'|'.join(map(regex_of, without))})(?s:.*)/"]
-    if "maxLength" in schema:
-        # narrowed to what can be counted
-        longest = min(count_of(schema, "maxLength", place, 0), MAX_REPEATS)
-        parts.append(f"/(?s:.{{{shortest},{longest}}})/")
-    elif shortest:
-        parts.append(f"/(?s:.{{{shortest},}})/")
+    # narrowed to what can be counted
+    longest = min(count_of(schema, "maxLength", place, 0), MAX_REPEATS) if "maxLength" in schema else ""
+    parts = [
+        f"/{_CHARACTER}{{{shortest},{longest}}}/",
+        f"~/(?s:.*)({'|'.join(map(regex_of, without))})(?s:.*)/",
+    ]
     if "pattern" in schema:
         parts.append(f"/{_searched(str(schema['pattern']), place)}/")
     return " & ".join(parts)

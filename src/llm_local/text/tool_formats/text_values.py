@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -113,43 +113,46 @@ class TextArguments:
         schema = resolved(member.schema, root)
         if isinstance(schema, bool) or not isinstance(schema, Mapping):
             schema = {} if schema is not False else {"not": {}}
-        if listed_values(schema) is not None:
-            return rules.closed(self._listed(schema, schema, member.place, root), self.closes)
         kinds = _kinds(schema, root)
         if not kinds:
             return rules.closed(text_of(schema, member.place, self.never), self.closes)
-        if "string" in kinds:
+        if "string" in kinds or listed_values(schema) is not None:
             return rules.closed(self._texts(schema, kinds, member.place, root), self.closes)
         shared = {name: root[name] for name in ("$defs", "definitions") if name in root}
         return f"{rules.json({**schema, **shared})} {rules.literal(self.closes)}"
 
     def _texts(self, schema: Mapping[str, Any], kinds: set[str], place: str, root: Mapping[str, Any]) -> str:
         """Any of the texts, or null where it may be; whatever else it may be would be read as a text."""
-        parts = [schema]
-        if "type" not in schema:
-            for keyword in sorted(speaking(schema) - {"anyOf"}):
-                raise refuse(f"{keyword!r}", place)
-            parts = [resolved(one, root) for one in schema["anyOf"]]
         found = ['"null"'] if "null" in kinds else []
-        for part in parts:
-            if listed_values(part) is not None:
-                found.append(self._listed(part, schema, place, root))
+        for part in self._parts(schema, place, root):
+            listed = listed_values(part)
+            if listed is not None:
+                found += [json.dumps(text, ensure_ascii=False) for text in self._meant(listed, schema, root)]
             elif "string" in _kinds(part, root):
                 text = text_of(as_type(part, "string"), place, self.never)
                 found.append(f"({text} & ~/null/)" if "null" in kinds else f"({text})")
+        if not found:
+            raise refuse("The list of values, none of which can be written,", place)
         return " | ".join(found)
 
-    def _listed(
-        self, part: Mapping[str, Any], schema: Mapping[str, Any], place: str, root: Mapping[str, Any]
-    ) -> str:
-        """Those of the listed values of `part` that mean themselves."""
-        found = []
-        for value in listed_values(part) or ():
+    def _parts(self, schema: Any, place: str, root: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """What a schema is any of; itself where it is no such list."""
+        schema = resolved(schema, root)
+        if not isinstance(schema, Mapping) or "anyOf" not in schema or "type" in schema:
+            yield schema
+            return
+        for keyword in sorted(speaking(schema) - {"anyOf"}):
+            raise refuse(f"{keyword!r}", place)
+        for one in schema["anyOf"]:
+            yield from self._parts(one, place, root)
+
+    def _meant(
+        self, listed: Sequence[Any], schema: Mapping[str, Any], root: Mapping[str, Any]
+    ) -> Iterator[str]:
+        """The texts of those values that are read as themselves."""
+        for value in listed:
             text = value if isinstance(value, str) else spelled(value)
             meant = _typed(text, schema, root)
             if meant == value and type_of(meant) == type_of(value):
                 if not any(mark in text for mark in self.never):
-                    found.append(json.dumps(text, ensure_ascii=False))
-        if not found:
-            raise refuse("The list of values, none of which can be written,", place)
-        return " | ".join(found)
+                    yield text
