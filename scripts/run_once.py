@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -17,9 +19,15 @@ from llm_local.terminal.exit_codes import OK, leave
 from llm_local.terminal.flags import FlagParser, add_request_flags, add_setting_flags
 from llm_local.terminal.signals import StopSignals
 from llm_local.terminal.streams import STDOUT, AnswerWriter, Messages, hold_standard_streams
+from llm_local.terminal.tool_flags import ToolRequest, add_tool_flags
 
 if TYPE_CHECKING:
+    from llm_local.messages import ToolCall
     from llm_local.terminal.one_shot import OneShot
+    from llm_local.terminal.tool_question import ToolAnswer
+    from llm_local.terminal.tool_run import MakeLoop
+    from llm_local.tools.approval import Approval
+    from llm_local.tools.tool import Tool
 
 
 def make_parser() -> FlagParser:
@@ -50,6 +58,7 @@ def make_parser() -> FlagParser:
     generation.add_argument(
         "--raw", action="store_true", help="Continue PROMPT as it is, without chat template."
     )
+    add_tool_flags(parser.add_argument_group("tools", "What the model may call. Without these, nothing."))
     batch = parser.add_argument_group("batch")
     batch.add_argument(
         "--batch",
@@ -103,7 +112,33 @@ def _one_shot(answer: AnswerWriter, messages: Messages, signals: StopSignals) ->
     # Late: help must not wait for what only a run needs.
     from llm_local.terminal.one_shot import OneShot
 
-    return OneShot(answer, messages, signals)
+    return OneShot(answer, messages, signals, open_tools=open_tools)
+
+
+@contextmanager
+def open_tools(request: ToolRequest, ask: Callable[[ToolCall, str], ToolAnswer]) -> Iterator[MakeLoop]:
+    """The tools that flags ask for, and what makes a loop over them: here, because the terminal knows no tools."""
+    # Late: only a run with tools needs them.
+    from llm_local.tools.approval import Approval
+    from llm_local.tools.limits import ToolLimits
+    from llm_local.tools.loop import ToolLoop
+    from llm_local.tools.opening import open_sources
+
+    def approve(call: ToolCall, tool: Tool) -> Approval:
+        answer = ask(call, tool.source)
+        return Approval(answer.allowed, always=answer.always)
+
+    limits = ToolLimits(**request.limits)
+    with open_sources(
+        function_files=request.function_files,
+        plug_in_tools=request.plug_in_tools,
+        servers=request.servers,
+        call_s=request.limits.get("call_s"),
+        choice=request.choice,
+    ) as tools:
+        yield lambda generate, messages, options: ToolLoop(
+            generate, messages, tools, options, approve=approve, limits=limits
+        )
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def test_without_an_approver_nothing_runs() -> None:
     runner = CallRunner([tool(lambda given: ran.append(given) or "")], deny_all, ToolLimits())
     (result,) = runner.run(call())
     assert (result.outcome, ran) == ("denied", [])
-    assert result.text == '{"error": "The call was not allowed. Nobody is there to allow it."}'
+    assert result.text == '{"error": "The call was not allowed."}'
 
 
 def test_the_approver_sees_call_and_tool_each_time_until_it_says_always() -> None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from llm_local.config import Config
 from llm_local.events import Progress
 from llm_local.messages import Message
+from llm_local.options import GenerationOptions
 from llm_local.specs import ModelInfo
 
 if TYPE_CHECKING:
     from llm_local.generator import PreparedRequest, TextGenerator
 
-__all__ = ["OpenModel", "open_model", "prepare_question"]
+__all__ = ["OpenModel", "open_model", "prepare_question", "question_messages", "question_options"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +77,24 @@ def prepare_question(
     Raises:
         InvalidRequest: an option or the question cannot be used, or it does not fit the context.
     """
+    options, explicit = question_options(config, changes)
+    if isinstance(question, str) and raw:
+        return generator.prepare_text(question, options, reserve_explicit=explicit)
+    return generator.prepare_chat(question_messages(config, question), options, reserve_explicit=explicit)
+
+
+def question_options(config: Config, changes: Mapping[str, Any]) -> tuple[GenerationOptions, bool]:
+    """The options of a question, with a seed; and whether somebody chose its `max_new_tokens`."""
     options = config.generation_options().replace(**changes)
     if options.seed is None and not options.greedy:
         options = options.replace(seed=secrets.randbits(31))  # drawn here, so that the run can be repeated
-    explicit = config.is_explicit("max_new_tokens")
-    if changes.get("max_new_tokens") is not None:
-        explicit = True
-    if isinstance(question, str):
-        if raw:
-            return generator.prepare_text(question, options, reserve_explicit=explicit)
-        question = [Message("user", question)]
-    if config.system_prompt and all(message.role != "system" for message in question):
-        question = [Message("system", config.system_prompt), *question]
-    return generator.prepare_chat(question, options, reserve_explicit=explicit)
+    explicit = config.is_explicit("max_new_tokens") or changes.get("max_new_tokens") is not None
+    return options, explicit
+
+
+def question_messages(config: Config, question: str | Sequence[Message]) -> list[Message]:
+    """A question as a conversation. The system prompt of `config` comes first, unless there is one."""
+    messages = [Message("user", question)] if isinstance(question, str) else list(question)
+    if config.system_prompt and all(message.role != "system" for message in messages):
+        messages.insert(0, Message("system", config.system_prompt))
+    return messages

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from llm_local.errors import InvalidRequest
-from llm_local.options import BOUNDS
+from llm_local.options import BOUNDS, Bound
 from llm_local.settings.declarations import SETTINGS
 from llm_local.settings.kinds import SWITCH, TEXT, number
 from llm_local.terminal.constraint_flags import add_constraint_flags, given_constraint
@@ -17,6 +17,7 @@ __all__ = [
     "add_request_flags",
     "add_setting_flags",
     "check_batch_flags",
+    "number_reader",
     "request_options",
     "setting_flags",
 ]
@@ -95,7 +96,7 @@ def add_request_flags(group: argparse._ActionsContainer) -> None:
         flag = "--" + name.replace("_", "-")
         group.add_argument(
             flag,
-            type=_reader(flag, name),
+            type=number_reader(flag, BOUNDS[name]),
             metavar=metavar,
             help=f"{text} Must be {BOUNDS[name]}. {default}",
         )
@@ -161,8 +162,9 @@ def check_batch_flags(parsed: argparse.Namespace) -> None:
             raise InvalidRequest(f"{flag} has no place with --batch.", "Each result tells all.", param=flag)
 
 
-def _reader(flag: str, name: str) -> Callable[[str], float]:
-    kind = number(BOUNDS[name])
+def number_reader(flag: str, bound: Bound) -> Callable[[str], float]:
+    """What reads the value of a flag that is a number inside `bound`, and names the flag where it is not."""
+    kind = number(bound)
 
     def read(text: str) -> float:
         try:

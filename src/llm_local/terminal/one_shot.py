@@ -10,32 +10,41 @@ import json
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm_local.config import Config, load_config
 from llm_local.errors import InvalidRequest, LocalLLMError
 from llm_local.events import Delta, Event, Finish, Progress, fold
 from llm_local.logs import configure_logging
+from llm_local.messages import ToolCall
 from llm_local.options import GenerationOptions
-from llm_local.plugins import allow_plugins
 from llm_local.privacy import apply_privacy_defaults
 from llm_local.terminal.asking import OpenModel, open_model, prepare_question
 from llm_local.terminal.batch import BatchRun
 from llm_local.terminal.constraint_flags import check_given_constraint
-from llm_local.terminal.exit_codes import BROKEN_PIPE, OK, error_line, exit_code
+from llm_local.terminal.exit_codes import BROKEN_PIPE, OK, RUNTIME_FAILURE, error_line, exit_code
 from llm_local.terminal.flags import check_batch_flags, request_options, setting_flags
 from llm_local.terminal.piped_input import compose_prompt, decode_argument, decode_input, read_input
 from llm_local.terminal.progress import ProgressReporter
-from llm_local.terminal.report import RunReport, error_object
+from llm_local.terminal.report import RunReport, error_object, joined_replies
 from llm_local.terminal.signals import StopSignals
 from llm_local.terminal.streams import STDIN, AnswerWriter, Messages
 from llm_local.terminal.thinking import ThinkingView
+from llm_local.terminal.tool_flags import ToolRequest, check_tool_flags, tool_request
+from llm_local.terminal.tool_question import ToolAnswer, ToolQuestion
+from llm_local.terminal.tool_run import OpenTools, ToolRounds, show_tools, unfinished_notices
+
+if TYPE_CHECKING:
+    from llm_local.generator import PreparedRequest
 
 __all__ = ["OneShot"]
 
 
 class OneShot:
-    """One run. Its surroundings are handed in, so that tests can stand in for them."""
+    """One run. Its surroundings are handed in, so that tests can stand in for them.
+
+    `open_tools` opens the tools that flags ask for; tools are strangers to this room, and a door knows them.
+    """
 
     def __init__(
         self,
@@ -45,12 +54,14 @@ class OneShot:
         *,
         stdin: int = STDIN,
         opener: Callable[[Config, Callable[[Progress], None]], OpenModel] = open_model,
+        open_tools: OpenTools | None = None,
     ) -> None:
         self._answer = answer
         self._messages = messages
         self._signals = signals
         self._stdin = stdin
         self._open = opener
+        self._open_tools = open_tools
         self._progress = ProgressReporter(messages)
         self._notices: list[str] = []
 
@@ -58,12 +69,16 @@ class OneShot:
         """Ask once, as `args` (from `flags`) say, and return the exit code. No failure escapes."""
         try:
             check_batch_flags(args)
+            check_tool_flags(args)
             self._decode(args)
+            tools = tool_request(args)
             config = self._settings(args)
             if args.batch is not None:
                 return BatchRun(args, config, self._messages, self._signals).run(
                     self._answer, self._stdin, lambda: self._open_model(config)
                 )
+            if tools is not None:
+                return self._ask_with_tools(args, config, self._read_prompt(args), tools)
             return self._ask(args, config, self._read_prompt(args))
         except Exception as error:
             return self.fail(error, as_json=args.json, debug=args.debug)
@@ -113,7 +128,6 @@ class OneShot:
         configure_logging(config.log_level, secrets=config.secrets)
         for warning in config.warnings:
             self._notice(warning)
-        allow_plugins(config.plugins)
         return config
 
     def _read_prompt(self, args: argparse.Namespace) -> str:
@@ -133,11 +147,7 @@ class OneShot:
         model = self._open_model(config)
         profiled = config.with_profile(model.generation_defaults)
         prepared = prepare_question(model.generator, profiled, prompt, request_options(args), raw=args.raw)
-        for notice in prepared.notices:
-            self._notice(notice)
-        if args.show_prompt:
-            self._messages.block(f"--- prompt: {len(prepared.prompt_ids)} tokens ---\n{prepared.prompt_text}")
-            self._messages.note("--- end of prompt ---")
+        self._tell_prepared(prepared, args)
         stream = model.generator.stream(prepared)
         self._signals.on_stop = stream.cancel
         report = RunReport(
@@ -151,6 +161,61 @@ class OneShot:
         )
         self._finish(report, args)
         return OK if self._signals.code is None else self._signals.code
+
+    def _ask_with_tools(
+        self, args: argparse.Namespace, config: Config, prompt: str, request: ToolRequest
+    ) -> int:
+        if self._open_tools is None:
+            raise InvalidRequest("Tools cannot be used here.", param="tools")
+        question = ToolQuestion(
+            self._messages, request.approve, stopped=lambda: self._signals.code is not None
+        )
+
+        def approve(call: ToolCall, source: str) -> ToolAnswer:
+            self._end_line()
+            return question.ask(call, source)
+
+        with self._open_tools(request, approve) as make_loop:
+            model = self._open_model(config)
+            profiled = config.with_profile(model.generation_defaults)
+            changes = {**request_options(args), "tool_choice": request.choice}
+            rounds = ToolRounds(model, profiled, changes, lambda one: self._tell_prepared(one, args))
+            run = rounds.start(make_loop, prompt)
+            self._signals.on_stop = run.cancel
+            for _ in self._shown(show_tools(run, self._messages, self._end_line), args):
+                pass
+            outcome = run.answer
+            for notice in unfinished_notices(outcome):
+                self._end_line()
+                self._notice(notice)
+            report = RunReport(
+                joined_replies(outcome.rounds),
+                model.info,
+                model.generator.runs_as,
+                model.load_s,
+                rounds.used_options(),
+                notices=tuple(self._notices),
+                prompt=rounds.prepared.prompt_text if args.show_prompt and rounds.prepared else None,
+                rounds=outcome.rounds,
+                results=outcome.results,
+            )
+            self._finish(report, args)
+        if self._signals.code is not None:
+            return self._signals.code
+        return RUNTIME_FAILURE if outcome.end == "max_rounds" else OK
+
+    def _tell_prepared(self, prepared: PreparedRequest, args: argparse.Namespace) -> None:
+        for notice in prepared.notices:
+            if notice not in self._notices:  # once, however many replies there are
+                self._notice(notice)
+        if args.show_prompt:
+            self._messages.block(f"--- prompt: {len(prepared.prompt_ids)} tokens ---\n{prepared.prompt_text}")
+            self._messages.note("--- end of prompt ---")
+
+    def _end_line(self) -> None:
+        """What people see next does not land in a line of the answer."""
+        if self._answer.started:
+            self._answer.end()
 
     def _open_model(self, config: Config) -> OpenModel:
         model = self._open(config, self._progress)

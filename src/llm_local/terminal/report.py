@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_local.errors import LocalLLMError
-from llm_local.events import Completion
+from llm_local.events import Completion, Timings, ToolResult, Usage
 from llm_local.logs import redact
 from llm_local.options import BOUNDS, GenerationOptions
 from llm_local.specs import ModelInfo
 
-__all__ = ["RunReport", "error_object"]
+__all__ = ["RunReport", "error_object", "joined_replies"]
 
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """One answered prompt. `options` are those that were really used; `runs_as` is what computed it."""
+    """One answered prompt. `options` are those that were really used; `runs_as` is what computed it.
+
+    With tools, `completion` is all replies together (`joined_replies`), `rounds` are those, and `results` what became
+    of the calls.
+    """
 
     completion: Completion
     info: ModelInfo
@@ -28,13 +32,16 @@ class RunReport:
     notices: tuple[str, ...] = ()
     prompt: str | None = None
     """The rendered prompt, when it was asked for."""
+    rounds: tuple[Completion, ...] = ()
+    results: tuple[ToolResult, ...] = ()
 
     @property
     def cut_notice(self) -> str:
         """One line when the answer ends before the model ended it, else ""."""
         if self.completion.finish_reason != "length":
             return ""
-        usage, window = self.completion.usage, self.info.context_length
+        last = self.rounds[-1] if self.rounds else self.completion
+        usage, window = last.usage, self.info.context_length
         if usage.total_tokens >= window:
             reason = f": the context of {window} tokens is full."
         else:
@@ -44,7 +51,7 @@ class RunReport:
     def lines(self) -> Sequence[str]:
         """For people: what ran, how fast, and what is needed to run it again."""
         usage, timings = self.completion.usage, self.completion.timings
-        speeds = _speeds(self.completion)
+        speeds = _speeds(self.completion, max(1, len(self.rounds)))
         sampling = ", ".join(f"{name} {value}" for name, value in self._sampling().items())
         guesses = f"guessed ahead: {usage.accepted_tokens} of {usage.drafted_tokens} tokens came true"
         return (
@@ -57,6 +64,7 @@ class RunReport:
             f"{_rate(speeds['decode_tokens_per_s'])}, first token after {timings.first_token_s:.3f} s",
             *([guesses] if usage.drafted_tokens else []),
             f"finish reason: {self.completion.finish_reason}",
+            *([f"replies: {len(self.rounds)}, calls: {len(self.results)}"] if self.rounds else []),
             *([] if self.options.constraint is None else [f"constraint: {self.options.constraint.kind}"]),
             f"options: {sampling}",
         )
@@ -71,7 +79,7 @@ class RunReport:
             "usage": dataclasses.asdict(usage) | {"total_tokens": usage.total_tokens},
             "timings": dataclasses.asdict(self.completion.timings)
             | {"load_s": self.load_s}
-            | _speeds(self.completion),
+            | _speeds(self.completion, max(1, len(self.rounds))),
             "model": self.info.ref,
             "device": self.info.device,
             "dtype": self.info.dtype,
@@ -85,6 +93,9 @@ class RunReport:
             report["constraint"] = dataclasses.asdict(self.options.constraint)
         if self.prompt is not None:
             report["prompt"] = self.prompt
+        if self.rounds:
+            report["rounds"] = [_reply_object(one) for one in self.rounds]
+            report["tool_calls"] = [_result_object(one) for one in self.results]
         return report
 
     def _sampling(self) -> dict[str, Any]:
@@ -94,6 +105,8 @@ class RunReport:
             names.append("logit_bias")
         if self.options.think != "default":
             names.append("think")
+        if self.options.tool_choice != "auto":
+            names.append("tool_choice")
         return {name: getattr(self.options, name) for name in names}
 
 
@@ -105,12 +118,63 @@ def error_object(error: BaseException) -> dict[str, Any]:
     return {"error": {"kind": LocalLLMError.kind, "message": message, "hint": ""}}
 
 
-def _speeds(completion: Completion) -> dict[str, float | None]:
-    """Tokens per second. The first sampled token belongs to the prefill, so decoding made one fewer."""
+def joined_replies(rounds: Sequence[Completion]) -> Completion:
+    """The replies of one run as one: what standard output gets of them, and what all of them took together.
+
+    A reply begins on a line of its own. The finish reason is that of the last one.
+    """
+    text = ""
+    for one in rounds:
+        text += ("\n" if text and one.text and not text.endswith("\n") else "") + one.text
+    return Completion(
+        text=text,
+        reasoning="\n".join(one.reasoning for one in rounds if one.reasoning),
+        tool_calls=tuple(call for one in rounds for call in one.tool_calls),
+        token_ids=tuple(token_id for one in rounds for token_id in one.token_ids),
+        logprobs=tuple(logprob for one in rounds for logprob in one.logprobs),
+        finish_reason=rounds[-1].finish_reason,
+        usage=Usage(**_sums([dataclasses.asdict(one.usage) for one in rounds])),
+        timings=Timings(
+            **_sums([dataclasses.asdict(one.timings) for one in rounds])
+            | {"first_token_s": rounds[0].timings.first_token_s}
+        ),
+    )
+
+
+def _sums(numbers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {name: sum(one[name] for one in numbers) for name in numbers[0]}
+
+
+def _reply_object(reply: Completion) -> dict[str, Any]:
+    return {
+        "text": reply.text,
+        "reasoning": reply.reasoning,
+        "finish_reason": reply.finish_reason,
+        "tool_calls": [call.id for call in reply.tool_calls],
+        "usage": dataclasses.asdict(reply.usage) | {"total_tokens": reply.usage.total_tokens},
+        "timings": dataclasses.asdict(reply.timings),
+    }
+
+
+def _result_object(result: ToolResult) -> dict[str, Any]:
+    return {
+        "id": result.call.id,
+        "name": result.call.name,
+        "arguments": result.call.arguments,
+        "source": result.source,
+        "outcome": result.outcome,
+        "result": result.text,
+        "omitted_chars": result.omitted_chars,
+        "run_s": result.run_s,
+    }
+
+
+def _speeds(completion: Completion, num_replies: int) -> dict[str, float | None]:
+    """Tokens per second. The first sampled token of a reply belongs to the prefill, so decoding made one fewer."""
     usage, timings = completion.usage, completion.timings
     return {
         "prefill_tokens_per_s": _per_second(usage.prompt_tokens - usage.cached_tokens, timings.prefill_s),
-        "decode_tokens_per_s": _per_second(usage.completion_tokens - 1, timings.decode_s),
+        "decode_tokens_per_s": _per_second(usage.completion_tokens - num_replies, timings.decode_s),
     }
 
 

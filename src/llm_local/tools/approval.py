@@ -25,7 +25,7 @@ Approve = Callable[[ToolCall, Tool], Approval]
 
 def deny_all(call: ToolCall, tool: Tool) -> Approval:
     """What happens where nobody is there to be asked."""
-    return Approval(False, "Nobody is there to allow it.")
+    return Approval(False)
 
 
 def allow_all(call: ToolCall, tool: Tool) -> Approval:
