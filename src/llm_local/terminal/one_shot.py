@@ -18,6 +18,7 @@ from llm_local.events import Delta, Event, Finish, Progress, fold
 from llm_local.logs import configure_logging
 from llm_local.messages import ToolCall
 from llm_local.options import GenerationOptions
+from llm_local.plugins import allow_plugins
 from llm_local.privacy import apply_privacy_defaults
 from llm_local.terminal.asking import OpenModel, open_model, prepare_question
 from llm_local.terminal.batch import BatchRun
@@ -128,6 +129,7 @@ class OneShot:
         configure_logging(config.log_level, secrets=config.secrets)
         for warning in config.warnings:
             self._notice(warning)
+        allow_plugins(config.plugins)
         return config
 
     def _read_prompt(self, args: argparse.Namespace) -> str:
