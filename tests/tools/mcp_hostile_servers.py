@@ -155,6 +155,32 @@ def pages_without_end() -> None:
             reply(message, {"tools": [tool] * 100, "nextCursor": "more"})
 
 
+def knows_no_handshake() -> None:
+    """Speaks only the protocol that came after the handshake."""
+    for line in sys.stdin:
+        message = json.loads(line)
+        method = message.get("method")
+        if method == "initialize":
+            error = {"code": -32022, "message": "no", "data": {"supported": ["2026-07-28"], "requested": "x"}}
+            print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "error": error}), flush=True)
+        elif method == "server/discover":
+            reply(
+                message,
+                {
+                    "resultType": "complete",
+                    "supportedVersions": ["2026-07-28"],
+                    "capabilities": {"tools": {}},
+                    "ttlMs": 0,
+                    "cacheScope": "private",
+                },
+            )
+        elif method == "tools/list":
+            tool = {"name": "act", "inputSchema": {"type": "object"}}
+            reply(message, {"resultType": "complete", "tools": [tool], "ttlMs": 0, "cacheScope": "private"})
+        elif method == "tools/call":
+            reply(message, {"resultType": "complete", "content": [{"type": "text", "text": "fine"}]})
+
+
 def schema_bomb() -> None:
     """A schema that would fill the memory were its references put in place."""
     definitions = {

@@ -86,6 +86,12 @@ def test_a_banner_is_passed_over() -> None:
         assert call(server) == "fine"
 
 
+def test_a_server_without_a_handshake_is_discovered() -> None:
+    with open_server(hostile("knows_no_handshake")) as server:
+        assert server.name.startswith("python"), "it did not say its name, so its program's"
+        assert call(server) == "fine"
+
+
 def test_a_server_that_dies_in_a_call() -> None:
     with open_server(hostile("dies_in_a_call")) as server:
         with pytest.raises(McpServerError) as caught:

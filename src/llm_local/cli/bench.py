@@ -15,6 +15,7 @@ from llm_local.cli.version import versions
 from llm_local.config import Config, load_config
 from llm_local.errors import InvalidRequest
 from llm_local.logs import configure_logging
+from llm_local.plugins import allow_plugins
 from llm_local.privacy import apply_privacy_defaults
 from llm_local.settings.declarations import SETTINGS
 from llm_local.specs import Kernels
@@ -109,6 +110,7 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
     apply_privacy_defaults(os.environ)
     os.environ.update(config.hub_environment())
     configure_logging(config.log_level, secrets=config.secrets)
+    allow_plugins(config.plugins)
     if args.threads is not None:  # read when torch is imported, which is later
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the report, whatever a library prints

@@ -16,6 +16,7 @@ from llm_local.errors import InvalidRequest
 from llm_local.generation.choices import Decision, DecisionOptions, Normalize, check_choices
 from llm_local.logs import configure_logging
 from llm_local.messages import Message
+from llm_local.plugins import allow_plugins
 from llm_local.privacy import apply_privacy_defaults
 from llm_local.terminal.flags import add_setting_flags, setting_flags
 from llm_local.terminal.piped_input import compose_prompt, decode_argument, decode_input, read_input
@@ -112,6 +113,7 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
     apply_privacy_defaults(os.environ)
     os.environ.update(config.hub_environment())
     configure_logging(config.log_level, secrets=config.secrets)
+    allow_plugins(config.plugins)
     progress = ProgressReporter(messages)
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:  # stdout is for the answer
         stack.callback(progress.close)

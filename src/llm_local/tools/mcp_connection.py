@@ -66,9 +66,14 @@ class Connection:
             ToolFailure: the server refused, took longer than `limit_s` (it is told to stop), or answered wrongly.
             McpServerError: the server is gone.
         """
-        if self._loop is None or not self._thread.is_alive():
+        if self._loop is None:
             raise self._closed()
-        future = asyncio.run_coroutine_threadsafe(self._call(name, arguments, limit_s), self._loop)
+        calling = self._call(name, arguments, limit_s)
+        try:
+            future = asyncio.run_coroutine_threadsafe(calling, self._loop)
+        except RuntimeError:  # the loop is closed
+            calling.close()
+            raise self._closed() from None
         try:
             return future.result(limit_s + WRITE_LIMIT_S + _SLACK_S)
         except concurrent.futures.CancelledError:
