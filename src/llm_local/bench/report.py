@@ -100,14 +100,14 @@ def _form(info: ModelInfo) -> str:
 
 
 def _peer(name: str, facts: Mapping[str, Any]) -> str:
-    """`llama.cpp Q4_0: 0.35 GB, version, what it says of the processor`; only what is switched on."""
+    """`llama.cpp Q4_0: 0.35 GB, version, what it says of the processor, file`; only what is switched on."""
     switches = str(facts.get("system", "")).replace(":", "|").split("|")
     on = [one.partition("=")[0].strip() for one in switches if one.strip().endswith("= 1")]
     said = [
         f"{facts['weight_bytes'] / 1e9:.2f} GB" if "weight_bytes" in facts else "",
         str(facts.get("version", "")),
     ]
-    return f"{name}: {', '.join(filter(None, [*said, ' '.join(on)]))}"
+    return f"{name}: {', '.join(filter(None, [*said, ' '.join(on), str(facts.get('file', ''))]))}"
 
 
 def _plain(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The model that is measured as files that other programs can load, made once and kept in the bench's cache."""
+"""The model that is measured as files that other programs can load, kept from run to run (`kept_files`)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llm_local.bench.peers.kept_files import KeptFiles
 from llm_local.bench.peers.process import HelperProcess, own_environment
 from llm_local.bench.peers.vocabulary import byte_vocabulary
 from llm_local.bench.subjects import Subject
@@ -51,15 +52,14 @@ def model_folder(subject: Subject) -> Path:
         EngineError: it could not be written.
     """
     if subject.published in PUBLISHED_SHAPES:
-        folder = cache_folder() / f"{subject.published}-{_stored_dtype(subject)}-v{_VERSION}"
-        if not folder.is_dir():
-            _ask_once(
-                sys.executable,
-                "llm_local.bench.peers.shape_folder",
-                own_environment(),
-                {"folder": str(folder), "shape": subject.published, "dtype": _stored_dtype(subject)},
-            )
-        return folder
+        dtype = _stored_dtype(subject)
+
+        def make(folder: Path) -> None:
+            question = {"folder": str(folder), "shape": subject.published, "dtype": dtype}
+            _ask_once(sys.executable, "llm_local.bench.peers.shape_folder", own_environment(), question)
+
+        num_bytes = subject.info.num_parameters * (4 if dtype == "float32" else 2)
+        return KeptFiles(cache_folder()).have(f"{subject.published}-{dtype}-v{_VERSION}", num_bytes, make)
     if subject.published == STARTER:
         return resolve_model(ModelSpec(STARTER), explicit=True).path
     return Path(subject.info.path)
@@ -72,9 +72,16 @@ class _Source:
     folder: Path
 
     @property
+    def files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.safetensors"))
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(one.stat().st_size for one in self.files)
+
+    @property
     def key(self) -> str:
-        files = sorted(self.folder.glob("*.safetensors"))
-        facts = [(str(one), one.stat().st_size, one.stat().st_mtime_ns) for one in files]
+        facts = [(str(one), one.stat().st_size, one.stat().st_mtime_ns) for one in self.files]
         return f"{self.folder.name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
 
 
@@ -86,8 +93,8 @@ def gguf_file(subject: Subject, form: str, python: str, threads: int) -> Path:
         MissingPackage: `python` lacks what it takes.
     """
     source = _Source(model_folder(subject))
-    path = cache_folder() / f"{source.key}-{form}-v{_VERSION}.gguf"
-    if not path.is_file():
+
+    def make(path: Path) -> None:
         tokens, merges = byte_vocabulary(subject.shape["vocab_size"])
         question = {
             "folder": str(source.folder),
@@ -98,7 +105,9 @@ def gguf_file(subject: Subject, form: str, python: str, threads: int) -> Path:
             "merges": merges,
         }
         _ask_once(python, "gguf_writer", {}, question)
-    return path
+
+    # The quantizer reads a plain copy that is deleted afterwards.
+    return KeptFiles(cache_folder()).have(f"{source.key}-{form}-v{_VERSION}.gguf", 2 * source.num_bytes, make)
 
 
 def _stored_dtype(subject: Subject) -> str:

@@ -120,14 +120,14 @@ class Peers:
             seconds = time.perf_counter() - began
             process.close()
         loading = facts["import_s"] + facts["load_s"]
-        return Start(seconds, loading, reply["tokens_s"][0], prompt_tokens), facts
+        return Start(seconds, loading, reply["tokens_s"][0], prompt_tokens), {**facts, "file": path}
 
     def _llama_cpp(self, name: PeerName, subject: Subject, sequences: int, tokens: int) -> PeerRunner:
         threads = subject.num_threads()
         path = str(gguf_file(subject, name.format_beside(subject.info), self.python, threads))
         process = HelperProcess(self.python, "llama_cpp_driver")
         facts = _opened(process, path=path, threads=threads, sequences=sequences, tokens=tokens)
-        known = {**facts, "kv_bytes_per_token": _f16_kv_bytes(subject.shape)}
+        known = {**facts, "file": path, "kv_bytes_per_token": _f16_kv_bytes(subject.shape)}
         return PeerRunner(name.shown(subject.info), process, known)
 
     def _transformers(self, subject: Subject) -> PeerRunner:
