@@ -92,7 +92,13 @@ TOOLS = [
                     "properties": {
                         "x": {"type": "number", "minimum": -9, "maximum": 9, "description": "East."},
                         "tags": {"type": "array", "items": {"type": "string", "maxLength": 3}, "maxItems": 2},
-                        "inside": {"type": ["integer", "null"]},
+                        "in side": {"type": ["integer", "null"]},
+                        "one": {
+                            "type": "array",
+                            "items": {"const": "tab\there"},
+                            "minItems": 1,
+                            "maxItems": 1,
+                        },
                     },
                     "required": ["x"],
                     "additionalProperties": False,
@@ -218,7 +224,7 @@ XML, GLM, GEMMA = "qwen-xml", "glm", "gemma4"
         ((XML, GLM, GEMMA), {"a": {"type": "string", "not": {}}}, "'not' at odd#/properties/a"),
         ((XML, GLM, GEMMA), {"a": {"type": "string", "pattern": "^a|b$"}}, "'pattern' with |"),
         ((XML, GLM), {"a>": {"type": "string"}}, "called 'a>'"),
-        ((GEMMA,), {"a b": {"type": "string"}}, "called 'a b'"),
+        ((GEMMA,), {'a <|"|>': {"type": "string"}}, "The text 'a <|"),
         ((XML, GLM), {"a": {"enum": ["</arg_value></parameter>"]}}, "none of which"),
         ((GEMMA,), {"a": {"type": "object"}}, "properties are not listed at odd#/properties/a"),
         ((GEMMA,), {"a": {"type": "array", "uniqueItems": True}}, "'uniqueItems'"),

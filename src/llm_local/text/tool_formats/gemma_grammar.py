@@ -23,7 +23,8 @@ from llm_local.text.tool_formats.schemas import (
 
 __all__ = ["QuotedArguments"]
 
-_NAMES: Final = re.compile(r"[^\s,:{}\[\]<>\"|]+")
+_ANY: Final = re.compile(r"[\s\S]*")
+_BARE: Final = re.compile(r"[^\s,:{}\[\]<>\"|]+")
 _NUMERIC: Final = frozenset("type minimum maximum exclusiveMinimum exclusiveMaximum multipleOf".split())
 _SCALARS: Final = ("string", "number", "boolean", "null")
 _FRACTION: Final = r"(\.[0-9]{1,15})?([eE][+-]?[0-9]{1,2})?"
@@ -55,12 +56,12 @@ class _Writer:
 
     def members(self, schema: Mapping[str, Any], place: str) -> str:
         """An object: its properties in their order, with commas between those that come."""
-        found = members_of(schema, place, _NAMES)
+        found = members_of(schema, place, _ANY)
         # from the last to the first: what may come first of all, and what may come behind another
         first = behind = ""
         for member in reversed(found):
             value = self._value(member.schema, member.place)
-            one = f"{self._rules.literal(member.name + ':')} {value}"
+            one = f"{self._key(member.name, place)} {value}"
             this_first = f"{one} {behind}".rstrip()
             this_behind = f'"," {this_first}'
             if member.required:
@@ -131,28 +132,33 @@ class _Writer:
         if most == 0:
             return '"[]"'
         value = self._value(schema.get("items", True), f"{place}/items")
-        rest = f"{max(fewest, 1) - 1},{'' if most is None else most - 1}"
-        some = f'{value} ("," {value}){{{rest}}}'
+        some = value
+        if most != 1:
+            some += f' ("," {value}){{{max(fewest, 1) - 1},{"" if most is None else most - 1}}}'
         return f'"[" {some} "]"' if fewest else f'("[" {some} "]" | "[]")'
 
     def _listed(self, value: Any, place: str) -> str:
         """One value as the notation spells it."""
         if isinstance(value, str):
-            if self._style.quote in value or self._style.ends in value:
-                raise refuse(f"The text {value!r}", place)
-            return self._rules.literal(f"{self._style.quote}{value}{self._style.quote}")
+            return self._rules.literal(self._between_quotes(value, place))
         if isinstance(value, Mapping):
-            for name in value:
-                if not _NAMES.fullmatch(name):
-                    raise refuse(f"A property called {name!r}", place)
             inside = ' "," '.join(
-                f"{self._rules.literal(name + ':')} {self._listed(one, place)}" for name, one in value.items()
+                f"{self._key(name, place)} {self._listed(one, place)}" for name, one in value.items()
             )
             return f'"{{" {inside} "}}"'
         if isinstance(value, list):
             inside = ' "," '.join(self._listed(one, place) for one in value)
             return f'"[" {inside} "]"'
         return self._rules.literal(spelled(value))
+
+    def _key(self, name: str, place: str) -> str:
+        return self._rules.literal(f"{name if _BARE.fullmatch(name) else self._between_quotes(name, place)}:")
+
+    def _between_quotes(self, text: str, place: str) -> str:
+        quote = self._style.quote
+        if quote in text or self._style.ends in text:
+            raise refuse(f"The text {text!r}", place)
+        return f"{quote}{text}{quote}"
 
     def _quoted(self, content: str) -> str:
         quote = self._style.quote
