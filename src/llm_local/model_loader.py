@@ -7,6 +7,7 @@ them and asks nobody.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from llm_local.store.snapshots import find_local, local_models
 if TYPE_CHECKING:
     from llm_local.loaders.causal_lm import Checkpoint
     from llm_local.loaders.devices import Placement
+    from llm_local.loaders.prepared import Describe
 
 __all__ = ["LoadedModel", "ResolvedModel", "get_model_info", "load_tokenizer_and_model", "resolve_model"]
 
@@ -57,6 +59,9 @@ class LoadedModel:
     - `generation_defaults`: how the model's authors want it sampled, by the names of GenerationOptions and `do_sample`.
     - `load_s`: seconds from the call to now.
     - `notices`: what the user should know about how it was loaded, one line each.
+    - `keep`: takes what describes the engine that was made of it, so that the next start is a quick one.
+
+    From a quick start `tokenizer` and `model` are what text and engine need of them, and not transformers' own.
     """
 
     tokenizer: Any
@@ -66,6 +71,7 @@ class LoadedModel:
     generation_defaults: Mapping[str, Any]
     load_s: float
     notices: tuple[str, ...] = ()
+    keep: Callable[[Describe], None] | None = None
 
 
 def resolve_model(
@@ -98,10 +104,15 @@ def resolve_model(
 
 
 def load_tokenizer_and_model(
-    spec: ModelSpec, *, path: Path | None = None, on_progress: OnProgress | None = None
+    spec: ModelSpec,
+    *,
+    path: Path | None = None,
+    on_progress: OnProgress | None = None,
+    quick: bool = False,
 ) -> LoadedModel:
     """Load a model from `path`, or from wherever `resolve_model` finds it when the caller chose it by name.
 
+    `quick` is for those who only generate: what an earlier start has kept replaces transformers, to the same end.
     Files are judged before torch allocates anything, so a damaged model fails within seconds.
 
     Raises:
@@ -130,10 +141,21 @@ def load_tokenizer_and_model(
     # Late: torch takes a second to import, and a wrong folder or a damaged file is known by now.
     with first_import("torch"):
         from llm_local.loaders.devices import place
+        from llm_local.loaders.prepared import prepare
 
     placement = place(spec, weights)
     report = on_progress or (lambda event: None)
     report(Progress("loading", 0, weights.num_bytes, spec.ref))
+
+    preparation = prepare(spec, path, config.values, weights, placement) if quick else None
+    found = preparation.find(spec, path, window) if preparation else None
+    if found is not None:
+        report(Progress("loading", weights.num_bytes, weights.num_bytes, spec.ref))
+        ends = end_token_ids(path, config.values, found.tokenizer, found.info.vocab_size)
+        notices = tuple(filter(None, (placement.notice, *found.notices)))
+        return LoadedModel(
+            found.tokenizer, found.image, found.info, ends, defaults, time.perf_counter() - began, notices
+        )
 
     # Later still: transformers takes two seconds, and a model that does not fit is refused by now.
     with first_import("transformers.modeling_utils"):
@@ -143,12 +165,16 @@ def load_tokenizer_and_model(
     trust = spec.trust_remote_code
     made = make_config(config, path, trust_remote_code=trust)
     tokenizer = load_tokenizer(path, made, trust_remote_code=trust)
-    model, told = _load_model(Checkpoint(path, config, made, weights), spec, placement, report)
+    model, told, stored = _load_model(Checkpoint(path, config, made, weights), spec, placement, report)
     report(Progress("loading", weights.num_bytes, weights.num_bytes, spec.ref))
     info = _describe(spec, path, tokenizer, model, window, placement.bits)
     ends = end_token_ids(path, config.values, tokenizer, info.vocab_size)
     notices = tuple(filter(None, (placement.notice, *told)))
-    return LoadedModel(tokenizer, model, info, ends, defaults, time.perf_counter() - began, notices)
+    loaded = LoadedModel(tokenizer, model, info, ends, defaults, time.perf_counter() - began, notices)
+    if preparation is None:
+        return loaded
+    keep = functools.partial(preparation.keep, tokenizer=tokenizer, info=info, notices=told, packed=stored)
+    return dataclasses.replace(loaded, keep=keep)
 
 
 def get_model_info(loaded: LoadedModel) -> ModelInfo:
@@ -209,16 +235,17 @@ def _load_by_plugin(claim: Claim, spec: ModelSpec, path: Path, began: float) -> 
 
 def _load_model(
     checkpoint: Checkpoint, spec: ModelSpec, placement: Placement, report: OnProgress
-) -> tuple[Any, tuple[str, ...]]:
-    """The model itself, and lines that people should see."""
+) -> tuple[Any, tuple[str, ...], Any]:
+    """The model itself, lines that people should see, and its packed weights where a file has them."""
     if placement.bits == "none":
         # Late, as everything that loads transformers; and the packed path has parts that this one does not need.
         from llm_local.loaders.causal_lm import load_weights
 
-        return load_weights(checkpoint, placement, trust=spec.trust_remote_code), ()
+        return load_weights(checkpoint, placement, trust=spec.trust_remote_code), (), None
     from llm_local.loaders.quantized_lm import load_quantized
 
-    return load_quantized(checkpoint, spec, placement, report)
+    loaded = load_quantized(checkpoint, spec, placement, report)
+    return loaded.model, loaded.notices, loaded.stored
 
 
 def _describe(

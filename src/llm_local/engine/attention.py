@@ -13,7 +13,6 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
 
 from llm_local.engine.packed_row import Segment
 from llm_local.errors import EngineError
@@ -104,6 +103,9 @@ class TorchAttention:
 
 def register() -> None:
     """Make `ATTENTION_NAME` known to transformers. Harmless when repeated."""
+    # Late: what runs without transformers does not wait for it.
+    from transformers import AttentionInterface
+
     AttentionInterface.register(ATTENTION_NAME, ragged_attention)
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as SequenceOf
 from typing import Any
+
+import torch
 
 from llm_local.engine.attention import ATTENTION_NAME
 from llm_local.engine.description import NotDescribable, describe
 from llm_local.engine.engine import BatchEngine
+from llm_local.engine.image import from_image, to_image
 from llm_local.engine.kv_cache import KVBudget, kv_layout
 from llm_local.engine.native_attention import STORED
 from llm_local.engine.native_runner import NativeRunner
@@ -21,10 +25,11 @@ from llm_local.engine.speculative import Drafter, ModelDrafter
 from llm_local.engine.universal import UniversalRunner
 from llm_local.errors import UnsupportedTask
 from llm_local.kernels.library import Native, native
-from llm_local.kernels.linear import adopt_linears, release_linears
+from llm_local.kernels.linear import adopt_linears, release_linears, required_native
+from llm_local.loaders.decoder_image import DecoderImage, Span
 from llm_local.specs import Kernels
 
-__all__ = ["PROVEN", "make_draft", "make_engine", "make_runner"]
+__all__ = ["PROVEN", "image_of", "make_draft", "make_engine", "make_runner"]
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +85,7 @@ def make_engine(
     drafter: Drafter | None = None,
     kernels: Kernels = "auto",
 ) -> BatchEngine:
-    """An engine over a transformers causal model.
+    """An engine over a transformers causal model, or over the image of one.
 
     `context_length` in tokens; `kv_limit_bytes` for all keys and values (None: no limit), of which the prefix cache
     may keep `prefix_cache_bytes` (0: none); `drafter` guesses tokens ahead. The universal path cannot go back to an
@@ -93,7 +98,7 @@ def make_engine(
     return BatchEngine(
         runner,
         context_length=context_length,
-        vocab_size=vocab_size(model),
+        vocab_size=runner.model.vocab_size if isinstance(runner, NativeRunner) else vocab_size(model),
         prefix_cache=PrefixCache(prefix_cache_bytes) if packed and prefix_cache_bytes else None,
         drafter=drafter if packed else None,
     )
@@ -116,12 +121,20 @@ def make_draft(
     return ModelDrafter(runner, context_length)
 
 
+def image_of(engine: BatchEngine, spans: SequenceOf[Span]) -> tuple[dict[str, Any], torch.Tensor] | None:
+    """What an engine of the native step is, as data for a later start; None for any other. See `image.to_image`."""
+    runner = engine._runner
+    return to_image(runner.model, spans) if isinstance(runner, NativeRunner) else None
+
+
 def make_runner(model: Any, budget: KVBudget, kernels: Kernels = "auto") -> Runner:
     """The fastest runner that is right for the model; the choice is logged, and `description` says what it is.
 
     In this order: the native step, the packed forward over the native library, the packed forward of torch, and the
-    universal path. What the law tests do not speak for is probed.
+    universal path. What the law tests do not speak for is probed. An image is of a model that has been through this.
     """
+    if isinstance(model, DecoderImage):
+        return NativeRunner(from_image(model), budget, required_native())
     _undo(model)
     name, own_attention = model.config.model_type, model.config._attn_implementation
     reason = _why_not_packed(model)

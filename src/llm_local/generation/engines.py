@@ -22,7 +22,7 @@ def engine_for(loaded: LoadedModel, options: EngineOptions, draft: LoadedModel |
         InvalidRequest: the draft model has another vocabulary.
     """
     # Late: these import torch, and whoever brings an engine of its own does not need it.
-    from llm_local.engine.factory import make_draft, make_engine
+    from llm_local.engine.factory import image_of, make_draft, make_engine
     from llm_local.engine.speculative import NgramDrafter
     from llm_local.loaders.devices import available_bytes
 
@@ -46,7 +46,7 @@ def engine_for(loaded: LoadedModel, options: EngineOptions, draft: LoadedModel |
             kv_limit_bytes=draft_bytes,
             kernels=options.kernels,
         )
-    return make_engine(
+    engine = make_engine(
         loaded.model,
         context_length=loaded.info.context_length,
         kv_limit_bytes=kv_limit_bytes,
@@ -54,3 +54,6 @@ def engine_for(loaded: LoadedModel, options: EngineOptions, draft: LoadedModel |
         drafter=drafter,
         kernels=options.kernels,
     )
+    if loaded.keep is not None:
+        loaded.keep(lambda spans: image_of(engine, spans))
+    return engine

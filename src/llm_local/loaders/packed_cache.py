@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from llm_local.kernels import layout
@@ -29,7 +30,7 @@ from llm_local.loaders.safetensors import Weights
 from llm_local.specs import PackedBits
 from llm_local.store.locks import LockTimeout, locked, try_lock
 
-__all__ = ["CacheUnusable", "PackedCache", "pack_key"]
+__all__ = ["CacheUnusable", "PackedCache", "file_identity", "pack_key"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def pack_key(config: Mapping[str, Any], weights: Weights, bits: PackedBits) -> s
 
     A file is what the hub's digest says, or else this inode; with its size and its times, which no edit leaves alone.
     """
-    files = [_identity(path) for path in weights.files]
+    files = [file_identity(path) for path in weights.files]
     rules = hashlib.sha256(b"".join(path.read_bytes() for path in _RULES)).hexdigest()
     versions = (rules, layout.ABI_VERSION, importlib.metadata.version("transformers"))
     text = json.dumps([versions, bits, files, config], sort_keys=True, default=str)
@@ -97,8 +98,14 @@ class PackedCache:
                 raise CacheUnusable(f"{error.strerror or error} ({self._folder})") from error
             yield
 
-    def store(self, key: str, parts: Layout, fill: Callable[[Write], None]) -> PackedTensors:
-        """Write the tensors that `fill` makes, within a `turn`, and return them as `find` would.
+    def store(
+        self,
+        key: str,
+        parts: Layout,
+        fill: Callable[[Write], None],
+        facts: Mapping[str, Any] = MappingProxyType({}),
+    ) -> PackedTensors:
+        """Write the tensors that `fill` makes, within a `turn`, and return them as `find` would. `facts` is JSON.
 
         Raises:
             CacheUnusable: there is no room for them, or the disk fails.
@@ -110,7 +117,7 @@ class PackedCache:
             with open(part, "w+b") as file:
                 if not try_lock(file):
                     raise CacheUnusable(f"another process clears up in {self._folder}")
-                write_packed(file, key, parts, fill)
+                write_packed(file, key, parts, fill, facts)
                 part.replace(self._path(key))
         except OSError as error:
             raise CacheUnusable(f"{error.strerror or error} ({self._folder})") from error
@@ -153,7 +160,8 @@ class PackedCache:
             raise CacheUnusable(f"the disk has {free >> 20} MiB free ({self._folder})")
 
 
-def _identity(path: Path) -> list[Any]:
+def file_identity(path: Path) -> list[Any]:
+    """What says that a file is still the one it was, without reading it."""
     found = path.stat()
     blob = path.resolve()
     if path.is_symlink() and blob.parent.name == "blobs":  # named by its contents

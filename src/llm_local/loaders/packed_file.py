@@ -3,7 +3,8 @@
     8 bytes   b"llmpack" and the version of this format
     8 bytes   length N of the header, little endian
     16 bytes  digest of the header (blake2b)
-    N bytes   JSON: {"key": whose tensors these are, "tensors": [{"names", "format", "shape", "digest"}]}
+    N bytes   JSON: {"key": whose tensors these are, "facts": what else is known of the model,
+              "tensors": [{"names", "format", "shape", "digest"}]}
     …         from the next multiple of 4,096: the tensors, each at a multiple of 64 bytes, padded with zeros
 
 The header is written last, so a file without one is not finished.
@@ -14,24 +15,25 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import mmap
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, BinaryIO, Final
 
 import torch
 
 from llm_local.loaders.large_pages import has_large_pages, large_pages
+from llm_local.loaders.mapped_pages import map_descriptor
 from llm_local.loaders.packing import Layout, Part
 
 __all__ = ["DamagedPack", "PackedTensors", "in_memory", "open_packed", "write_packed"]
 
 Write = Callable[[int, torch.Tensor], None]
 
-_MAGIC: Final = b"llmpack\x01"
+_MAGIC: Final = b"llmpack\x02"
 _PREFIX: Final = struct.Struct("<8sQ16s")
 _MAX_HEADER_BYTES: Final = 64 << 20
 _PAGE: Final = 4096
@@ -46,10 +48,11 @@ class DamagedPack(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PackedTensors:
-    """All parts of a packed model, over `storage`: uint8, which a file or nobody stands behind."""
+    """All parts of a packed model, over `storage`: uint8, which a file or nobody stands behind. `facts` is JSON."""
 
     layout: Layout
     storage: torch.Tensor
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[tuple[Part, torch.Tensor]]:
         """Each part with its bytes, or, where it is not packed, as the tensor it is."""
@@ -72,13 +75,19 @@ def in_memory(layout: Layout, fill: Callable[[Write], None]) -> PackedTensors:
     return PackedTensors(layout, storage)
 
 
-def write_packed(file: BinaryIO, key: str, layout: Layout, fill: Callable[[Write], None]) -> None:
+def write_packed(
+    file: BinaryIO,
+    key: str,
+    layout: Layout,
+    fill: Callable[[Write], None],
+    facts: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Make a packed file of an empty one: room for all first, then the tensors, then the header.
 
     Raises:
         OSError: the disk is full or refuses; nothing was packed when it is known to be too small.
     """
-    begin = _data_begin(len(_header(key, layout, [bytes(_DIGEST_BYTES)] * len(layout.parts))))
+    begin = _data_begin(len(_header(key, layout, [bytes(_DIGEST_BYTES)] * len(layout.parts), facts)))
     size = begin + layout.num_bytes
     _reserve(file.fileno(), size)
 
@@ -86,8 +95,8 @@ def write_packed(file: BinaryIO, key: str, layout: Layout, fill: Callable[[Write
         _write_all(file.fileno(), piece.numpy().data, begin + offset)
 
     fill(write)
-    storage = _mapped(file.fileno(), size)[begin:]
-    header = _header(key, layout, [_digest(one) for one in _padded_parts(layout, storage)])
+    storage = map_descriptor(file.fileno(), size)[begin:]
+    header = _header(key, layout, [_digest(one) for one in _padded_parts(layout, storage)], facts)
     digest = hashlib.blake2b(header, digest_size=16).digest()
     _write_all(file.fileno(), memoryview(_PREFIX.pack(_MAGIC, len(header), digest) + header), 0)
 
@@ -119,7 +128,7 @@ def open_packed(file: BinaryIO, key: str) -> PackedTensors:
     if size != begin + layout.num_bytes:
         raise DamagedPack(f"it has {size} bytes instead of {begin + layout.num_bytes}")
     copied = has_large_pages()
-    storage = large_pages(layout.num_bytes) if copied else _mapped(file.fileno(), size)[begin:]
+    storage = large_pages(layout.num_bytes) if copied else map_descriptor(file.fileno(), size)[begin:]
 
     def check(part: tuple[int, torch.Tensor]) -> bytes:
         offset, stored = part
@@ -132,15 +141,15 @@ def open_packed(file: BinaryIO, key: str) -> PackedTensors:
     for entry, digest in zip(entries, digests, strict=True):
         if digest.hex() != entry["digest"]:
             raise DamagedPack(f"{entry['names'][0]} was changed")
-    return PackedTensors(layout, storage)
+    return PackedTensors(layout, storage, found["facts"])
 
 
-def _header(key: str, layout: Layout, digests: list[bytes]) -> bytes:
+def _header(key: str, layout: Layout, digests: list[bytes], facts: Mapping[str, Any]) -> bytes:
     entries: list[dict[str, Any]] = [
         {"names": part.names, "format": part.format, "shape": part.shape, "digest": digest.hex()}
         for part, digest in zip(layout.parts, digests, strict=True)
     ]
-    return json.dumps({"key": key, "tensors": entries}).encode()
+    return json.dumps({"key": key, "facts": dict(facts), "tensors": entries}).encode()
 
 
 def _digest(stored: torch.Tensor) -> bytes:
@@ -161,12 +170,6 @@ def _padded_parts(layout: Layout, storage: torch.Tensor) -> Iterator[torch.Tenso
 
 def _data_begin(header_bytes: int) -> int:
     return -(-(_PREFIX.size + header_bytes) // _PAGE) * _PAGE
-
-
-def _mapped(descriptor: int, size: int) -> torch.Tensor:
-    """A file as bytes that may be written here and are not written there; unmapped with the last tensor over it."""
-    rights = mmap.PROT_READ | mmap.PROT_WRITE
-    return torch.frombuffer(mmap.mmap(descriptor, size, mmap.MAP_PRIVATE, rights), dtype=torch.uint8)
 
 
 def _reserve(descriptor: int, size: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -24,10 +24,19 @@ from llm_local.loaders.stock_model import use_stock_layers
 from llm_local.specs import ModelSpec
 from llm_local.store.home import cache_home
 
-__all__ = ["load_quantized"]
+__all__ = ["Quantized", "load_quantized"]
 
 # Beyond this share, people should know what was not packed; norms and biases stay far below.
 _SHARE_WORTH_TELLING: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """A model with packed weights, and lines that people should see. `stored`: the weights, where a file has them."""
+
+    model: PreTrainedModel
+    notices: tuple[str, ...] = ()
+    stored: torch.Tensor | None = None
 
 
 def load_quantized(
@@ -35,8 +44,8 @@ def load_quantized(
     spec: ModelSpec,
     placement: Placement,
     on_progress: Callable[[Progress], None],
-) -> tuple[PreTrainedModel, tuple[str, ...]]:
-    """The model with weights of `placement.bits`, ready for inference on the CPU, and lines that people should see.
+) -> Quantized:
+    """The model with weights of `placement.bits`, ready for inference on the CPU.
 
     Raises:
         ModelCorrupt: its weights do not fit its configuration, or are no numbers.
@@ -49,7 +58,7 @@ def load_quantized(
         )
     try:
         if no_native(spec.kernels):
-            return _stock(checkpoint, placement), ()
+            return Quantized(_stock(checkpoint, placement))
         return _packed(checkpoint, spec, placement, on_progress)
     except BadWeights as error:
         raise _damaged(str(error), checkpoint.weights) from error
@@ -57,7 +66,7 @@ def load_quantized(
 
 def _packed(
     checkpoint: Checkpoint, spec: ModelSpec, placement: Placement, on_progress: Callable[[Progress], None]
-) -> tuple[PreTrainedModel, tuple[str, ...]]:
+) -> Quantized:
     stored = checkpoint.weights.num_bytes
     meter = _Meter(stored, spec.ref, on_progress)
     cache = PackedCache(cache_home() / "packed", spec.packed_cache_bytes) if spec.packed_cache_bytes else None
@@ -74,7 +83,9 @@ def _packed(
         else "",
         unkept,
     )
-    return model, tuple(filter(None, notices))
+    return Quantized(
+        model, tuple(filter(None, notices)), None if unkept or cache is None else tensors.storage
+    )
 
 
 def _stock(checkpoint: Checkpoint, placement: Placement) -> PreTrainedModel:

@@ -48,8 +48,8 @@ def open_model(config: Config, on_progress: Callable[[Progress], None]) -> OpenM
     draft_spec, draft = config.draft_spec(), None
     if draft_spec is not None:
         found = resolve_model(draft_spec, explicit=True, offline=config.offline, on_progress=on_progress)
-        draft = load_tokenizer_and_model(found.spec, path=found.path, on_progress=on_progress)
-    loaded = load_tokenizer_and_model(resolved.spec, path=resolved.path, on_progress=on_progress)
+        draft = load_tokenizer_and_model(found.spec, path=found.path, on_progress=on_progress, quick=True)
+    loaded = load_tokenizer_and_model(resolved.spec, path=resolved.path, on_progress=on_progress, quick=True)
     # Late: it imports torch, and most failures are known by now.
     from llm_local.generator import TextGenerator
 
