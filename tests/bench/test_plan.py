@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -18,6 +20,7 @@ from llm_local.bench.report import BenchReport
 from llm_local.bench.runners import EngineRunner
 from llm_local.bench.scenario import Round, Summary
 from llm_local.bench.subjects import Subject, open_shape
+from llm_local.cli import bench
 from llm_local.errors import InvalidRequest
 from llm_local.specs import EngineOptions, ModelInfo, ModelSpec
 
@@ -247,3 +250,17 @@ def test_this_machine_has_cores_and_memory() -> None:
     machine = this_machine()
     assert machine.num_cores >= 1
     assert machine.memory_bytes > peak_rss_bytes() > 1 << 20
+
+
+def test_the_docs_and_the_help_tell_of_every_scenario_flag_and_peer() -> None:
+    parser = argparse.ArgumentParser()
+    bench.add_flags(parser)
+    told = (Path(__file__).resolve().parents[2] / "docs" / "performance.md").read_text()
+    flags = {action.option_strings[-1] for action in parser._actions if action.option_strings}
+    of_the_model = {"--help", "--device", "--dtype", "--offline"}
+    assert {flag for flag in flags - of_the_model if flag not in told} == set()
+    assert set(re.findall(r"^\| `([a-z]+)` \|", told, re.MULTILINE)) == set(SCENARIOS)
+    help_text = " ".join(parser.format_help().split())
+    for peer in ("transformers", "llama.cpp"):
+        takers = ", ".join(name for name, takes in SCENARIOS.items() if peer in takes.against)
+        assert f"{peer} with {takers}" in help_text

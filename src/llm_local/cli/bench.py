@@ -24,7 +24,7 @@ from llm_local.terminal.progress import ProgressReporter
 from llm_local.terminal.streams import AnswerWriter, Messages
 
 if TYPE_CHECKING:
-    from llm_local.bench.plan import Plan
+    from llm_local.bench.plan import Plan, Takes
     from llm_local.bench.report import BenchReport
     from llm_local.bench.subjects import Subject
 
@@ -80,7 +80,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="PEER",
         help="Measure another program on the same prompts in turn: transformers, or llama.cpp in the format nearest to "
-        "ours, or llama.cpp:FORMAT. Can be given several times.",
+        f"ours, or llama.cpp:FORMAT. Can be given several times: {_takers(SCENARIOS)}",
     )
     parser.add_argument(
         "--peer-python",
@@ -92,6 +92,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--rounds", type=_count("--rounds"), default=3, metavar="N", help="Repeat everything. Default: 3."
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, with every round")
+
+
+def _takers(scenarios: Mapping[str, Takes]) -> str:
+    """Which peers go with which scenario."""
+    peers = dict.fromkeys(peer for takes in scenarios.values() for peer in takes.against)
+    told = (
+        f"{peer} with {', '.join(name for name, takes in scenarios.items() if peer in takes.against)}"
+        for peer in peers
+    )
+    return f"{'; '.join(told)}."
 
 
 def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> None:
