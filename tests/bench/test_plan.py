@@ -20,7 +20,7 @@ from llm_local.bench.report import BenchReport
 from llm_local.bench.runners import EngineRunner
 from llm_local.bench.scenario import Round, Summary
 from llm_local.bench.subjects import Subject, open_shape
-from llm_local.cli import bench
+from llm_local.cli.bench import add_flags
 from llm_local.errors import InvalidRequest
 from llm_local.specs import EngineOptions, ModelInfo, ModelSpec
 
@@ -254,7 +254,7 @@ def test_this_machine_has_cores_and_memory() -> None:
 
 def test_the_docs_and_the_help_tell_of_every_scenario_flag_and_peer() -> None:
     parser = argparse.ArgumentParser()
-    bench.add_flags(parser)
+    add_flags(parser)
     told = (Path(__file__).resolve().parents[2] / "docs" / "performance.md").read_text()
     flags = {action.option_strings[-1] for action in parser._actions if action.option_strings}
     of_the_model = {"--help", "--device", "--dtype", "--offline"}
