@@ -28,6 +28,8 @@ FALLBACK_NOTICE = "This model has no chat template; using a plain User/Assistant
 FALLBACK_STOP = "\nUser:"
 TOOLS_NOTICE = "This model's chat template knows no tools; they are described to it in the conversation."
 # What templates call the reasoning of an earlier turn.
+# What looks like a tag in the text of a template: `</tool_response>`, `[/TOOL_RESULTS]`.
+_WRITTEN_TAG = re.compile(r"</?[A-Za-z_][\w-]*>|\[/?[A-Z_]{2,}\]")
 REASONING_NAMES = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -65,6 +67,9 @@ class ChatTemplate:
         ordinary = {str(token) for token in added if str(token).strip()} - special
         control = {token for token in ordinary if token in named or token in self._source or token in read}
         self._special, self._control = _any_of(special), _any_of(special | control)
+        # Where a template closes a result with plain text, a result that holds the same text must not close itself.
+        written = set(_WRITTEN_TAG.findall(self._source))
+        self._result_control = _any_of(special | control | written)
         # Taking a special token apart switches a mode of the tokenizer that all threads share, so it is done for
         # none but those of a single character, and now.
         added_texts = {str(token) for token in added}
@@ -72,7 +77,7 @@ class ChatTemplate:
             character: self._next_ids(
                 character, **({"split_special_tokens": True} if character in added_texts else {})
             )
-            for character in sorted(set("".join(special | control)))
+            for character in sorted(set("".join(special | control | written)))
         }
 
     @property
@@ -163,6 +168,7 @@ class ChatTemplate:
         # What the model itself or the operator wrote may hold `<think>` and mean it; special tokens never.
         trusted = message.role in ("assistant", "system")
         control = self._special if trusted else self._control
+        control = self._result_control if message.role == "tool" else control
         turn: dict[str, Any] = {"role": message.role, "content": shield.cover(message.content, control)}
         if message.name is not None:
             turn["name"] = shield.cover(message.name, self._control)
