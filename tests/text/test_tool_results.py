@@ -37,7 +37,7 @@ SHAPES = {
     "gemma4": ('<|tool_call>call:<|"|>', "<|tool_response>", "<tool_response|>"),
     "phi": ("<|tool_call|><|/tool_call|>", "<|tool_response|>", "<|end|>"),
     "granite": ("<|tool_call|>", "<|start_of_role|>tool_response<|end_of_role|>", "<|end_of_text|>"),
-    "qwen-xml": ("<tool_call><function=", "<tool_response>\n", "\n</tool_response>"),
+    "qwen-xml": ("<tool_call><function= <parameter=", "<tool_response>\n", "\n</tool_response>"),
     "glm": ("<tool_call><arg_key>", "<|observation|><tool_response>", "</tool_response>"),
     "hermes": ("<tool_call>", "<tool_response>\n", "\n</tool_response>"),
     "llama": ("<|python_tag|>", "<|start_header_id|>ipython<|end_header_id|>", "<|eot_id|>"),
