@@ -67,7 +67,8 @@ def pictures() -> CallToolResult:
 
 @server.tool()
 async def sleep(seconds: float, marker: str) -> str:
-    """Sleep, and leave a mark when that is canceled."""
+    """Sleep, and leave marks: when that begins, and when it is canceled."""
+    Path(marker).write_text("began")
     try:
         await asyncio.sleep(seconds)
     except asyncio.CancelledError:

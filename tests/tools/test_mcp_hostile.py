@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -159,6 +161,28 @@ def test_a_server_is_stopped_when_its_start_is_interrupted(monkeypatch: pytest.M
     monkeypatch.setattr(Connection, "open", interrupted)
     with pytest.raises(KeyboardInterrupt), open_server(hostile("says_nothing")):
         pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_program_that_is_killed_takes_its_servers_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    noted = tmp_path / "pids"
+    program = (
+        "import sys, time\n"
+        "from llm_local.tools.mcp_client import open_server\n"
+        "with open_server(sys.argv[1:]):\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(600)"
+    )
+    command = [sys.executable, "-c", program, *hostile("will_not_leave", noted)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+    pids = [int(pid) for pid in noted.read_text().split()]
+    ends = time.monotonic() + 30
+    while not all(map(is_gone, pids)) and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert [is_gone(pid) for pid in pids] == [True, True]
 
 
 def test_stderr_is_kept_bounded_and_handed_on_and_never_reaches_ours(

@@ -13,9 +13,11 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Final
 
 __all__ = ["ServerProcess", "minimal_environment", "shown_command"]
@@ -47,6 +49,20 @@ def shown_command(command: Sequence[str]) -> str:
     return text if len(text) <= 200 else f"{text[:199]}…"
 
 
+def _watchdog(group: int) -> subprocess.Popen[bytes]:
+    """A process that ends the group when this one was killed, or left in a hurry as doors do on a signal."""
+    script = Path(__file__).with_name("mcp_watchdog.py")
+    return subprocess.Popen(  # noqa: S603  (our own file, with this Python)
+        [sys.executable, "-I", "-S", str(script), str(group)],
+        env={},
+        cwd="/",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
 class ServerProcess:
     """One running server. Lines of its stderr go to `on_stderr`, and the last of them are kept."""
 
@@ -56,6 +72,7 @@ class ServerProcess:
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._writing = asyncio.Lock()
         self._transports: list[asyncio.BaseTransport] = []
+        self._watchdog: subprocess.Popen[bytes] | None = None
         atexit.register(self.kill)
 
     @classmethod
@@ -81,6 +98,7 @@ class ServerProcess:
         )
         server = cls(process, on_stderr)
         try:
+            server._watchdog = _watchdog(process.pid)
             await server._connect()
         except BaseException:
             await server.stop()
@@ -165,6 +183,12 @@ class ServerProcess:
 
     def _release(self) -> None:
         atexit.unregister(self.kill)
+        if self._watchdog is not None:
+            try:
+                self._watchdog.communicate(b".", WRITE_LIMIT_S)  # all is well, and it ends
+            except subprocess.TimeoutExpired:
+                self._watchdog.kill()
+                self._watchdog.communicate()
         if hasattr(self, "_listening"):
             self._listening.cancel()
         for transport in self._transports:
