@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -401,3 +403,29 @@ def test_no_process_finds_plug_ins_where_it_stands(tmp_path: Path, pythonpath: s
     )
     found = {one["name"] for one in json.loads(done.stdout)}
     assert found == ({"shout", "reverse", "acme", "archives"} if pythonpath == "AWAY" else set())
+
+
+# --- the page ---
+
+
+def test_the_package_of_the_page_can_be_built_installed_and_used(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "plugins.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^`([\w./]+)`:\n\n```\w+\n(.*?)^```", page, re.M | re.S)
+    assert [name for name, _ in blocks] == ["pyproject.toml", "src/llm_local_word_count/__init__.py"]
+    for name, text in blocks:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", "dist"]
+    subprocess.run(build, cwd=tmp_path, capture_output=True, check=True, timeout=120)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    with installed(site):
+        allow_plugins("word_count")
+        (tool,) = plugin_tools()
+        assert (tool.name, tool.definition.description) == ("word_count", "Count the words of a text.")
+        assert tool.definition.parameters["properties"]["text"] == {
+            "type": "string",
+            "description": "The text.",
+        }
+        assert tool.run({"text": "one two three"}) == "3"
