@@ -68,6 +68,7 @@ class Counting:
     def __init__(self, engine):
         self.runner = engine._runner
         self.calls = []
+        self.held_bytes = []
         engine._runner = self
 
     def __getattr__(self, name):
@@ -75,6 +76,7 @@ class Counting:
 
     def run(self, chunks):
         self.calls.append([(chunk.sequence.sequence_id, chunk.length) for chunk in chunks])
+        self.held_bytes.append(self.runner.budget.used_bytes)
         return self.runner.run(chunks)
 
 
@@ -138,6 +140,17 @@ def test_without_room_for_copies_the_prompts_own_memory_serves(model_type):
     assert engine.stats()["kv_used_bytes"] == 0
 
 
+def test_texts_and_prompts_share_one_chunk():
+    engine = engine_for()
+    counting = Counting(engine)
+    engine.submit(ask(texts=[(3 + n, *random_prompt(20, seed=n)) for n in range(30)]))
+    engine.step()
+    engine.submit(request("other", random_prompt(600)))
+    drain(engine)
+    assert [sum(length for _, length in call) for call in counting.calls[:3]] == [40, 512, 512]
+    assert counting.calls[1][-1] == ("other", 512 - 25 * 20)
+
+
 def test_universal_models_take_one_pass_a_path():
     assert "mamba" in UNIVERSAL
     engine = engine_for("mamba")
@@ -145,6 +158,7 @@ def test_universal_models_take_one_pass_a_path():
     scores, _ = answer(engine, ask())
     assert [len(call) for call in counting.calls] == [1, 1, 1]  # (5, 6) for the first three, and the long one
     assert scores.num_passes == 3
+    assert counting.held_bytes == [0, 0, 0], "each pass reads all, so nothing is held beside it"
 
 
 def test_a_cached_prompt_is_not_read_again():
@@ -239,6 +253,7 @@ def test_a_text_that_cannot_be_run_fails_the_decision_once_and_alone():
     steps = drain(engine)["decision"]
     assert "the device is gone" in str(steps[-1].error)
     assert sum(getattr(step, "last", False) for step in steps) == 1
+    assert len(failing.calls) == 3, "what is left of it is not run any more"
     assert engine.stats()["kv_used_bytes"] == 0
 
 

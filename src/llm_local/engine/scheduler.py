@@ -118,8 +118,6 @@ class Scheduler:
                 # no room for a copy: in the prompt's own memory, so one at a time
                 branch = Branch(sequence, path, sequence.state if state is None else state)
                 chunks.append(Chunk(branch, len(path)))
-                if state is None:
-                    return chunks
                 left = None if left is None else left - len(path)
         return chunks
 
