@@ -7,16 +7,17 @@ them and asks nobody.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_local.errors import HubUnavailable, ModelNotFound
 from llm_local.events import Progress
 from llm_local.loaders.configuration import (
+    ModelConfig,
     check_layers,
     context_length,
     end_token_ids,
@@ -25,7 +26,7 @@ from llm_local.loaders.configuration import (
 )
 from llm_local.loaders.first_import import first_import
 from llm_local.loaders.plugged import Claim, claim_of, load_plugged
-from llm_local.loaders.safetensors import read_weights
+from llm_local.loaders.safetensors import Weights, read_weights
 from llm_local.logs import adopt_library_logs
 from llm_local.specs import ModelInfo, ModelSpec, PackedBits
 from llm_local.store.names import STARTER, ModelName, did_you_mean, parse_name
@@ -35,7 +36,7 @@ from llm_local.store.snapshots import find_local, local_models
 if TYPE_CHECKING:
     from llm_local.loaders.causal_lm import Checkpoint
     from llm_local.loaders.devices import Placement
-    from llm_local.loaders.prepared import Describe
+    from llm_local.loaders.prepared import Describe, Start
 
 __all__ = ["LoadedModel", "ResolvedModel", "get_model_info", "load_tokenizer_and_model", "resolve_model"]
 
@@ -146,35 +147,49 @@ def load_tokenizer_and_model(
     placement = place(spec, weights)
     report = on_progress or (lambda event: None)
     report(Progress("loading", 0, weights.num_bytes, spec.ref))
-
     preparation = prepare(spec, path, config.values, weights, placement) if quick else None
     found = preparation.find(spec, path, window) if preparation else None
-    if found is not None:
-        report(Progress("loading", weights.num_bytes, weights.num_bytes, spec.ref))
-        ends = end_token_ids(path, config.values, found.tokenizer, found.info.vocab_size)
-        notices = tuple(filter(None, (placement.notice, *found.notices)))
-        return LoadedModel(
-            found.tokenizer, found.image, found.info, ends, defaults, time.perf_counter() - began, notices
-        )
+    if found is None:
+        found = _whole_start(_Files(path, config, weights), spec, placement, window, report)
+        if preparation is not None:
+            found = replace(found, keep=partial(preparation.keep, found))
+    report(Progress("loading", weights.num_bytes, weights.num_bytes, spec.ref))
+    return LoadedModel(
+        found.tokenizer,
+        found.model,
+        found.info,
+        end_token_ids(path, config.values, found.tokenizer, found.info.vocab_size),
+        defaults,
+        time.perf_counter() - began,
+        tuple(filter(None, (placement.notice, *found.notices))),
+        found.keep,
+    )
 
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    path: Path
+    config: ModelConfig
+    weights: Weights
+
+
+def _whole_start(
+    files: _Files, spec: ModelSpec, placement: Placement, window: int, report: OnProgress
+) -> Start:
+    """A model through transformers' own classes."""
     # Later still: transformers takes two seconds, and a model that does not fit is refused by now.
     with first_import("transformers.modeling_utils"):
         from llm_local.loaders.causal_lm import Checkpoint, load_tokenizer, make_config
+        from llm_local.loaders.prepared import Start
 
     adopt_library_logs()
-    trust = spec.trust_remote_code
-    made = make_config(config, path, trust_remote_code=trust)
+    path, trust = files.path, spec.trust_remote_code
+    made = make_config(files.config, path, trust_remote_code=trust)
     tokenizer = load_tokenizer(path, made, trust_remote_code=trust)
-    model, told, stored = _load_model(Checkpoint(path, config, made, weights), spec, placement, report)
-    report(Progress("loading", weights.num_bytes, weights.num_bytes, spec.ref))
+    checkpoint = Checkpoint(path, files.config, made, files.weights)
+    model, told, stored = _load_model(checkpoint, spec, placement, report)
     info = _describe(spec, path, tokenizer, model, window, placement.bits)
-    ends = end_token_ids(path, config.values, tokenizer, info.vocab_size)
-    notices = tuple(filter(None, (placement.notice, *told)))
-    loaded = LoadedModel(tokenizer, model, info, ends, defaults, time.perf_counter() - began, notices)
-    if preparation is None:
-        return loaded
-    keep = functools.partial(preparation.keep, tokenizer=tokenizer, info=info, notices=told, packed=stored)
-    return dataclasses.replace(loaded, keep=keep)
+    return Start(tokenizer, model, info, told, stored)
 
 
 def get_model_info(loaded: LoadedModel) -> ModelInfo:

@@ -29,7 +29,7 @@ from llm_local.loaders.saved_tokenizer import SavedTokenizer, saved_state
 from llm_local.specs import ModelInfo, ModelSpec
 from llm_local.store.home import cache_home
 
-__all__ = ["Describe", "Prepared", "Preparation", "prepare"]
+__all__ = ["Describe", "Preparation", "Start", "prepare"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +41,19 @@ _CODE: Final = ("engine", "kernels", "loaders")  # the rooms that decide what is
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A model from what an earlier start kept."""
+class Start:
+    """A model in memory: tokenizer and weights of transformers, or a saved tokenizer and an image from `Preparation`.
 
-    tokenizer: SavedTokenizer
-    image: DecoderImage
+    `notices` are lines that people should see; `stored` the packed weights, where a file has them; `keep` keeps this
+    start for the next one, given what describes its engine.
+    """
+
+    tokenizer: Any
+    model: Any
     info: ModelInfo
     notices: tuple[str, ...]
+    stored: torch.Tensor | None = None
+    keep: Callable[[Describe], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ class Preparation:
     packed: str
     files: tuple[Path, ...]
 
-    def find(self, spec: ModelSpec, path: Path, context_length: int) -> Prepared | None:
+    def find(self, spec: ModelSpec, path: Path, context_length: int) -> Start | None:
         """What an earlier start kept, if it can be used now."""
         kept = self.cache.find(self.key)
         regions = None if kept is None else self._weights()
@@ -67,28 +73,19 @@ class Preparation:
             return None
         facts = kept.facts
         info = facts["info"] | {"ref": spec.ref, "path": str(path), "context_length": context_length}
-        return Prepared(
+        return Start(
             SavedTokenizer(facts["tokenizer"]),
             DecoderImage(facts["decoder"], (*regions, kept.storage)),
             ModelInfo(**info),
             tuple(facts["notices"]),
         )
 
-    def keep(
-        self,
-        describe: Describe,
-        tokenizer: Any,
-        info: ModelInfo,
-        notices: Sequence[str],
-        packed: torch.Tensor | None,
-    ) -> None:
-        """Keep a start that went through transformers, where that is possible. Nothing fails if it is not.
-
-        `packed`: the packed weights in memory.
-        """
-        spans = mapped_spans(self.files) if packed is None else [Span(packed.data_ptr(), packed.nbytes)]
+    def keep(self, start: Start, describe: Describe) -> None:
+        """Keep a start that went through transformers, where that is possible. Nothing fails if it is not."""
+        stored = start.stored
+        spans = mapped_spans(self.files) if stored is None else [Span(stored.data_ptr(), stored.nbytes)]
         try:
-            described, state = describe(spans), saved_state(tokenizer)
+            described, state = describe(spans), saved_state(start.tokenizer)
             if described is None or state is None:
                 logger.info("the start of this model cannot be kept: %s", "decoder" if state else "tokenizer")
                 return
@@ -96,8 +93,8 @@ class Preparation:
             facts = {
                 "decoder": decoder,
                 "tokenizer": state,
-                "info": asdict(info),
-                "notices": list(notices),
+                "info": asdict(start.info),
+                "notices": list(start.notices),
             }
             layout = Layout((Part(("kept",), "uint8", (kept.numel(),)),))
             with self.cache.turn(self.key):
