@@ -16,6 +16,7 @@ from kernel_matrices import (
 from llm_local.errors import EngineError
 from llm_local.kernels.layout import LlmWeightKind
 from llm_local.kernels.library import Native, native
+from llm_local.kernels.linear import PackedEmbedding
 
 SHAPES = [(1, 1), (17, 33), (16, 64), (5, 65), (40, 31), (100, 1100), (33, 2100)]
 MOST_TOKENS = 40
@@ -181,3 +182,14 @@ def test_a_layer_without_inputs_gives_its_bias(kernels: Native, kind: LlmWeightK
     bias = gaussian(21)
     (y,) = multiply(kernels, [matrix(kernels, kind, torch.zeros(21, 0), bias)], torch.zeros(tokens, 0))
     assert torch.equal(y, bias.expand(tokens, 21))
+
+
+@pytest.mark.parametrize("token", [-1, -40, 33, 47, 48])
+def test_a_packed_embedding_has_no_rows_beyond_its_own(kernels: Native, token: int) -> None:
+    table = gaussian(33, 70)  # the last strip of 16 rows has room for 48
+    held = matrix(kernels, LlmWeightKind.Q8, table)
+    embedding = PackedEmbedding(held.memory, 33, 70)
+    assert torch.equal(embedding(torch.arange(33)), kernels.unpack(held.linear))
+    assert embedding(torch.empty(2, 0, dtype=torch.long)).shape == (2, 0, 70)
+    with pytest.raises(EngineError, match="outside the embedding of 33 rows"):
+        embedding(torch.tensor([[3, token]]))

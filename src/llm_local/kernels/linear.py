@@ -137,8 +137,14 @@ class PackedEmbedding(_Packed):
         return _struct(self.kind, self.rows, self.cols, self.packed, None)
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """`[...]` ids to `[..., embedding_dim]`: the numbers that the native library looks up, to the bit."""
+        """`[...]` ids to `[..., embedding_dim]`: the numbers that the native library looks up, to the bit.
+
+        Raises:
+            EngineError: an id outside the table, whose last strip is padded with rows that mean nothing.
+        """
         ids = token_ids.reshape(-1)
+        if len(ids) and not (int(ids.min()) >= 0 and int(ids.max()) < self.rows):
+            raise EngineError(f"A token id lies outside the embedding of {self.rows} rows.")
         strip, lane = ids // _LANES, ids % _LANES
         blocks = self.packed.view(-1, -(-self.cols // (2 * _GROUP)), _Q8_BLOCK_BYTES)
         quants = blocks[..., :_Q8_QUANT_BYTES].unflatten(-1, (2, _GROUP // 4, _LANES, 4))
