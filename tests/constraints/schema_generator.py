@@ -21,13 +21,15 @@ WORDS = [
     "size",
 ]
 PATTERNS = ["^[a-z]{1,5}$", "^[A-Z]{2}-[0-9]{1,4}$", "^(red|green|blue)$", "^\\d{3}$", "^[^\\s]{2,8}$"]
-FORMATS = ["date", "time", "date-time", "uuid", "ipv4"]
+FORMATS = ["date", "time", "date-time", "uuid", "ipv4", "ipv6"]
 
 
 def make_schema(seed: int) -> dict[str, Any]:
     """A bounded schema of up to four levels."""
     draw = random.Random(seed)
     schema = _any_schema(draw, 0)
+    if "allOf" in str(schema) or "minLength': 1}, {" in str(schema):
+        _close(schema)
     if draw.random() < 0.2:
         schema = {"$defs": {"part": schema}, "$ref": "#/$defs/part"}
     if draw.random() < 0.3:
@@ -36,9 +38,17 @@ def make_schema(seed: int) -> dict[str, Any]:
     return schema
 
 
+def _close(schema: Any) -> None:
+    """Beside schemas made of parts, objects have others unless they say that they have none."""
+    for one in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        _close(one)
+    if isinstance(schema, dict) and schema.get("type") == "object":
+        schema.setdefault("additionalProperties", False)
+
+
 def _any_schema(draw: random.Random, depth: int) -> dict[str, Any]:
     simple = [_text, _number, _integer, _listed, _constant, _plain]
-    nested = [_object, _object, _list, _tuple, _one_of_types, _either]
+    nested = [_object, _object, _list, _tuple, _one_of_types, _either, _all]
     return draw.choice(simple if depth >= 3 else nested if depth == 0 else simple + nested)(draw, depth)
 
 
@@ -94,10 +104,11 @@ def _object(draw: random.Random, depth: int) -> dict[str, Any]:
     kind = draw.random()
     if kind < 0.4:
         schema["additionalProperties"] = False
-    elif kind < 0.5:
+    elif kind < 0.5:  # names that are free have no longest one
+        schema["patternProperties"] = {"^[u-z]{1,3}$": _any_schema(draw, depth + 1)}
+        schema["additionalProperties"] = False
         schema["required"] = names
-        schema["additionalProperties"] = _text(draw, depth)
-        schema["maxProperties"] = len(names) + 2
+        schema["maxProperties"] = len(names) + 1
     return schema
 
 
@@ -122,3 +133,21 @@ def _one_of_types(draw: random.Random, depth: int) -> dict[str, Any]:
 
 def _either(draw: random.Random, depth: int) -> dict[str, Any]:
     return {"anyOf": [_any_schema(draw, depth + 1) for _ in range(draw.randrange(1, 4))]}
+
+
+def _all(draw: random.Random, depth: int) -> dict[str, Any]:
+    low = draw.randrange(-20, 20)
+    return draw.choice(
+        [
+            {
+                "allOf": [
+                    {"type": "number", "exclusiveMinimum": low},
+                    {"maximum": low + draw.choice([0.5, 3])},
+                ]
+            },
+            {"allOf": [{"type": "integer"}, {"minimum": low, "exclusiveMaximum": low + 9}]},
+            {"allOf": [{"type": "string", "maxLength": 6}, {"type": "string", "minLength": 2}]},
+            {"type": "string", "maxLength": 4, "anyOf": [{"minLength": 1}, {"maxLength": 2}]},
+            {"allOf": [{"type": "array", "items": {"type": "boolean"}, "maxItems": 3}, {"minItems": 1}]},
+        ]
+    )

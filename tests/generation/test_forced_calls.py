@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from types import SimpleNamespace
 
 import jsonschema
 import pytest
 from tokenizers import AddedToken
 
+from constraints.sampling_models import RandomModel
+from constraints.schema_generator import make_schema
+from llm_local.constraints.grammars import CallGrammar
 from llm_local.engine.factory import make_engine
 from llm_local.errors import InvalidRequest
 from llm_local.events import Delta, ToolCallDelta, ToolCallEvent, fold
 from llm_local.generator import TextGenerator
 from llm_local.messages import Message, ToolDefinition
 from llm_local.options import Constraint, GenerationOptions
+from llm_local.text.tool_formats.forcing import forced_calls
 from llm_local.text.tool_formats.registry import FORMATS
+from llm_local.text.tool_reader import ToolReader
 from text.small_tokenizers import byte_level
 from tiny_models import tiny_variant
 
@@ -116,12 +122,18 @@ BY_NAME = {tool.name: tool for tool in TOOLS}
 HELLO = [Message("user", "Hello!")]
 
 
-def generator_for(name):
-    source, special, ordinary, think = TEMPLATES[name]
+def tokenizer_for(name):
+    _, special, ordinary, _ = TEMPLATES[name]
     tokenizer = byte_level()
     tokens = [AddedToken(one, normalized=False) for one in special]
     tokenizer.add_special_tokens({"additional_special_tokens": tokens})
     tokenizer.add_tokens([AddedToken(one, normalized=False, special=False) for one in ordinary])
+    return tokenizer
+
+
+def generator_for(name):
+    source, _, _, think = TEMPLATES[name]
+    tokenizer = tokenizer_for(name)
     shown = f"{{% if false %}}{source}{{% endif %}}{TURNS}"
     tokenizer.chat_template = shown if think in ("", "always") else f"{shown}\n{think}"
     size = len(tokenizer) + 3  # rows of padding, as most models have
@@ -212,6 +224,39 @@ def test_a_constrained_answer_or_a_call_in_every_format(name):
             assert whole.text.endswith("!")
             assert set(whole.text[:-1]) <= set("abcdef")
     assert kinds <= {"stop", "tool_calls"}
+
+
+@pytest.mark.parametrize("name", ["qwen-xml", "glm", "gemma4", "function-gemma"])
+def test_arguments_that_are_no_json_are_what_generated_schemas_allow(name):
+    """Parameters of any schema: what comes is one call that its schema allows, or the tool is refused by name."""
+    tool_format = next(one for one in FORMATS if one.name == name)
+    tokenizer = tokenizer_for(name)
+    model, counts = RandomModel(tokenizer, len(tokenizer), [tokenizer.eos_token_id]), Counter()
+
+    def token_of(text):
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        return ids[0] if len(ids) == 1 else None
+
+    for seed in range(120):
+        root = {"type": "object", "properties": {"p": make_schema(seed)}, "required": ["p"]}
+        root["$defs"] = root["properties"]["p"].pop("$defs", {})
+        tool = ToolDefinition("f", "", root)
+        try:
+            opens, grammar = forced_calls(tool_format, [tool], "f", token_of)
+            reply = model.reply(CallGrammar(grammar), seed, 1500)
+        except InvalidRequest as error:
+            counts["refused"] += 1
+            assert "f#/properties/p" in error.message
+            continue
+        assert reply.ended, (seed, reply.text)
+        reader = ToolReader(tool_format, [tool])
+        text = opens + tokenizer.decode(reply.token_ids, skip_special_tokens=False)
+        said = [*reader.feed(text), *reader.finish()]
+        calls = [one.call for one in said if isinstance(one, ToolCallEvent)]
+        assert len(calls) == 1, (seed, text)
+        jsonschema.Draft202012Validator(root).validate(calls[0].arguments)
+        counts["kept"] += 1
+    assert counts["kept"] > 40
 
 
 XML, GLM, GEMMA = "qwen-xml", "glm", "gemma4"
