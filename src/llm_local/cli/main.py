@@ -5,40 +5,50 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from importlib import import_module
+from typing import Final, Protocol, cast
 
 from llm_local import __version__
-from llm_local.cli import bench, decide, doctor, plugins, settings, version
 from llm_local.errors import InvalidRequest, LocalLLMError
 from llm_local.terminal.exit_codes import OK, USAGE, error_line, exit_code
 from llm_local.terminal.flags import FlagParser
 from llm_local.terminal.streams import STDOUT, AnswerWriter, Messages, hold_standard_streams
 
-__all__ = ["VERBS", "Verb", "main"]
+__all__ = ["VERBS", "Verb", "VerbModule", "find_verb", "main", "verb_parser"]
+
+
+class VerbModule(Protocol):
+    """A module of this package that is a verb."""
+
+    def add_flags(self, parser: argparse.ArgumentParser) -> None:
+        """Declare its flags."""
+
+    def run(self, args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> None:
+        """Do it, writing to stdout and stderr."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One word after `llm-local`: its help, its flags, and what it does. `run` writes to stdout and stderr."""
+    """One word after `llm-local`, and other words for the same. Its module is imported only when it is used."""
 
     help: str
-    add_flags: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace, AnswerWriter, Messages], None]
+    module: str
+    synonyms: tuple[str, ...] = ()
+
+    def load(self) -> VerbModule:
+        """The module."""
+        return cast(VerbModule, import_module(f"llm_local.cli.{self.module}"))
 
 
 VERBS: Final[Mapping[str, Verb]] = {
-    "bench": Verb("measure how fast this machine runs a model", bench.add_flags, bench.run),
-    "config": Verb("show the settings that hold, and where each came from", settings.add_flags, settings.run),
-    "decide": Verb(
-        "score answers by their exact probabilities, and say the best", decide.add_flags, decide.run
-    ),
-    "doctor": Verb("look at this machine: what runs here, and what to mend", doctor.add_flags, doctor.run),
-    "plugins": Verb(
-        "list the plug-ins that are installed, and which may be loaded", plugins.add_flags, plugins.run
-    ),
-    "version": Verb("show the versions of llm-local and of what it runs on", version.add_flags, version.run),
+    "bench": Verb("measure how fast this machine runs a model", "bench"),
+    "config": Verb("show the settings that hold, and where each came from", "settings"),
+    "decide": Verb("score answers by their exact probabilities, and say the best", "decide"),
+    "doctor": Verb("look at this machine: what runs here, and what to mend", "doctor"),
+    "plugins": Verb("list the plug-ins that are installed, and which may be loaded", "plugins"),
+    "version": Verb("show the versions of llm-local and of what it runs on", "version"),
 }
 
 
@@ -72,28 +82,43 @@ def _dispatch(words: list[str], answer: AnswerWriter, messages: Messages) -> int
     word = next((word for word in words if not word.startswith("-")), None)
     if word is None:
         return _without_verb(words, answer, messages)
-    if word not in VERBS:
+    name = find_verb(word)
+    if name is None:
         raise _unknown(word)
     words = list(words)
     words.remove(word)
-    parser = FlagParser(prog=f"llm-local {word}", description=f"{VERBS[word].help.capitalize()}.")
-    VERBS[word].add_flags(parser)
-    _add_common_flags(parser)
+    parser = verb_parser(name)
     args = parser.parse_args(words)
     if args.help:
         answer.write(parser.format_help())
     else:
-        VERBS[word].run(args, answer, messages)
+        VERBS[name].load().run(args, answer, messages)
     return OK
 
 
+def find_verb(word: str) -> str | None:
+    """The verb that `word` is, or is a synonym of."""
+    return next((name for name, verb in VERBS.items() if word == name or word in verb.synonyms), None)
+
+
+def verb_parser(name: str) -> FlagParser:
+    """What reads the command line of a verb."""
+    verb = VERBS[name]
+    also = f" (also: {', '.join(verb.synonyms)})" if verb.synonyms else ""
+    parser = FlagParser(prog=f"llm-local {name}", description=f"{verb.help[0].upper()}{verb.help[1:]}{also}.")
+    verb.load().add_flags(parser)
+    _add_common_flags(parser)
+    return parser
+
+
 def _without_verb(words: list[str], answer: AnswerWriter, messages: Messages) -> int:
-    width = max(map(len, VERBS))
+    named = {", ".join([name, *verb.synonyms]): verb.help for name, verb in VERBS.items()}
+    width = max(map(len, named))
     parser = FlagParser(
         prog="llm-local",
         usage="llm-local VERB [FLAGS]",
         description="Run open language models on your own machine.",
-        epilog="verbs:\n" + "\n".join(f"  {word:<{width}}  {verb.help}" for word, verb in VERBS.items()),
+        epilog="verbs:\n" + "\n".join(f"  {names:<{width}}  {text}" for names, text in named.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="show the version")
@@ -115,7 +140,8 @@ def _unknown(word: str) -> InvalidRequest:
     # Late: only a mistake needs it.
     from difflib import get_close_matches
 
-    near = get_close_matches(word.lower(), VERBS, n=1)
+    known = [one for name, verb in VERBS.items() for one in (name, *verb.synonyms)]
+    near = get_close_matches(word.lower(), known, n=1)
     hint = f"Did you mean `llm-local {near[0]}`?" if near else f"The verbs are: {', '.join(VERBS)}."
     return InvalidRequest(f"There is no verb {word!r}.", hint)
 
