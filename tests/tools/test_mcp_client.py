@@ -156,9 +156,11 @@ def test_a_call_that_nobody_waits_for_is_canceled(
 # --- without the SDK, and without a network ---
 
 
-@pytest.mark.parametrize("command", [[], [""]])
-def test_an_empty_command_is_refused(command: list[str]) -> None:
-    with pytest.raises(InvalidRequest, match="The command of an MCP server is empty"), open_server(command):
+@pytest.mark.parametrize(
+    ("command", "what"), [([], "is empty"), ([""], "is empty"), ("", "is empty"), ("ls -l", "is one text")]
+)
+def test_a_command_is_a_list_of_words(command: list[str] | str, what: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"The command of an MCP server {what}"), open_server(command):
         pass
 
 

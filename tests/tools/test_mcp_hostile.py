@@ -189,7 +189,12 @@ def test_stderr_is_kept_bounded_and_handed_on_and_never_reaches_ours(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     heard: list[str] = []
-    with open_server(hostile("talks_a_lot"), on_stderr=heard.append) as server:
+
+    def hear(line: str) -> None:
+        heard.append(line)
+        raise OSError("nobody is there to be told")
+
+    with open_server(hostile("talks_a_lot"), on_stderr=hear) as server:
         assert call(server) == "fine"
     assert len(heard) > 200
     assert max(map(len, heard)) <= mcp_process.TAIL_CHARS

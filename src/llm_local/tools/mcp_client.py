@@ -60,11 +60,14 @@ def open_server(
     - `on_stderr`: gets each line of its stderr, from another thread; without it only the last ones are kept.
 
     Raises:
-        InvalidRequest: the command is empty.
+        InvalidRequest: the command is empty, or not taken apart.
         McpServerError: the package `mcp` is missing, or the server does not start or is no MCP server.
     """
-    if not command or not command[0]:
-        raise InvalidRequest("The command of an MCP server is empty.", "Give the program and its arguments.")
+    if isinstance(command, str) or not command or not command[0]:
+        what = "is one text" if command and isinstance(command, str) else "is empty"
+        raise InvalidRequest(
+            f"The command of an MCP server {what}.", "Give a list: the program, then its arguments."
+        )
     if importlib.util.find_spec("mcp") is None:
         raise McpServerError(
             f"The MCP server `{shown_command(command)}` needs the Python package `mcp`, which is not installed.",

@@ -232,6 +232,7 @@ class ServerProcess:
         if text:
             self._tail.append(text)
             if self._on_stderr is not None:
-                self._on_stderr(text)
+                with contextlib.suppress(Exception):  # the pipe must be read on, or the server would wait
+                    self._on_stderr(text)
             else:
                 _logger.debug("process %d says: %s", self._process.pid, text)
