@@ -25,6 +25,7 @@ from llm_local.loaders.configuration import (
     read_config,
 )
 from llm_local.loaders.first_import import first_import
+from llm_local.loaders.packed_keys import read_ahead
 from llm_local.loaders.plugged import Claim, claim_of, load_plugged
 from llm_local.loaders.safetensors import Weights, read_weights
 from llm_local.logs import adopt_library_logs
@@ -138,6 +139,7 @@ def load_tokenizer_and_model(
 
     weights = read_weights(path)
     check_layers(config, len(weights.tensors))
+    read_ahead(spec, config.values, weights)
 
     # Late: torch takes a second to import, and a wrong folder or a damaged file is known by now.
     with first_import("torch"):

@@ -20,8 +20,9 @@ import torch
 
 from llm_local.loaders import packed_cache, packed_file
 from llm_local.loaders.configuration import read_config
-from llm_local.loaders.packed_cache import CacheUnusable, PackedCache, pack_key
+from llm_local.loaders.packed_cache import CacheUnusable, PackedCache
 from llm_local.loaders.packed_file import DamagedPack, in_memory, open_packed
+from llm_local.loaders.packed_keys import pack_key
 from llm_local.loaders.packing import Layout, Part
 from llm_local.loaders.safetensors import read_weights
 from tiny_checkpoints import edit_json, save_checkpoint

@@ -10,9 +10,6 @@ holds a shared lock on it, and what is locked is never deleted.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import json
 import logging
 import os
 import shutil
@@ -22,38 +19,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from llm_local.kernels import layout
-from llm_local.loaders import packing
 from llm_local.loaders.packed_file import DamagedPack, PackedTensors, Write, open_packed, write_packed
 from llm_local.loaders.packing import Layout
-from llm_local.loaders.safetensors import Weights
-from llm_local.specs import PackedBits
 from llm_local.store.locks import LockTimeout, locked, try_lock
 
-__all__ = ["CacheUnusable", "PackedCache", "file_identity", "pack_key"]
+__all__ = ["CacheUnusable", "PackedCache"]
 
 logger = logging.getLogger(__name__)
 
-# What decides how a model is packed: a change of any of these files makes all packed files strangers.
-_RULES: Final = (Path(packing.__file__), *sorted((Path(layout.__file__).parent / "native").glob("*.h")))
 _SPARE_BYTES: Final = 512 << 20  # left free on the disk
 _PATIENCE_S: Final = 600.0
 
 
 class CacheUnusable(Exception):
     """Nothing can be kept; the text completes "Packed weights are not kept: …" for people."""
-
-
-def pack_key(config: Mapping[str, Any], weights: Weights, bits: PackedBits) -> str:
-    """The name of the packed form of a model: made of its files as they are now, its configuration, and our code.
-
-    A file is what the hub's digest says, or else this inode; with its size and its times, which no edit leaves alone.
-    """
-    files = [file_identity(path) for path in weights.files]
-    rules = hashlib.sha256(b"".join(path.read_bytes() for path in _RULES)).hexdigest()
-    versions = (rules, layout.ABI_VERSION, importlib.metadata.version("transformers"))
-    text = json.dumps([versions, bits, files, config], sort_keys=True, default=str)
-    return f"{bits}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 class PackedCache:
@@ -158,12 +137,3 @@ class PackedCache:
         free = shutil.disk_usage(self._folder).free
         if free < num_bytes + _SPARE_BYTES:
             raise CacheUnusable(f"the disk has {free >> 20} MiB free ({self._folder})")
-
-
-def file_identity(path: Path) -> list[Any]:
-    """What says that a file is still the one it was, without reading it."""
-    found = path.stat()
-    blob = path.resolve()
-    if path.is_symlink() and blob.parent.name == "blobs":  # named by its contents
-        return [blob.name, found.st_size, found.st_mtime_ns]
-    return [path.name, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]

@@ -22,12 +22,12 @@ import torch
 from llm_local.loaders.decoder_image import DecoderImage, Span
 from llm_local.loaders.devices import Placement, no_native
 from llm_local.loaders.mapped_pages import map_file, mapped_spans
-from llm_local.loaders.packed_cache import CacheUnusable, PackedCache, file_identity, pack_key
+from llm_local.loaders.packed_cache import CacheUnusable, PackedCache
+from llm_local.loaders.packed_keys import file_identity, pack_key, packed_folder
 from llm_local.loaders.packing import Layout, Part
 from llm_local.loaders.safetensors import Weights
 from llm_local.loaders.saved_tokenizer import SavedTokenizer, saved_state
 from llm_local.specs import ModelInfo, ModelSpec
-from llm_local.store.home import cache_home
 
 __all__ = ["Describe", "Preparation", "Start", "prepare"]
 
@@ -127,7 +127,7 @@ def prepare(
     versions = [importlib.metadata.version(name) for name in _LIBRARIES]
     text = json.dumps([packed, asked, [file_identity(one) for one in others], versions, _code_digest()])
     return Preparation(
-        PackedCache(cache_home() / "packed", spec.packed_cache_bytes),
+        PackedCache(packed_folder(), spec.packed_cache_bytes),
         f"start-{hashlib.sha256(text.encode()).hexdigest()[:32]}",
         "" if placement.bits == "none" else packed,
         weights.files,

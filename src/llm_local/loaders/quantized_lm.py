@@ -15,14 +15,14 @@ from llm_local.loaders.architectures import choose_class
 from llm_local.loaders.causal_lm import Checkpoint, load_weights
 from llm_local.loaders.devices import Placement, available_bytes, no_native, stored_dtype
 from llm_local.loaders.mapped_pages import MappedFiles
-from llm_local.loaders.packed_cache import PackedCache, pack_key
+from llm_local.loaders.packed_cache import PackedCache
+from llm_local.loaders.packed_keys import pack_key, packed_folder
 from llm_local.loaders.packed_model import PackingJob, assemble, packed_tensors, share_left
 from llm_local.loaders.packing import BadWeights, plan
 from llm_local.loaders.quantization import describe
 from llm_local.loaders.safetensors import Weights, read_header
 from llm_local.loaders.stock_model import use_stock_layers
 from llm_local.specs import ModelSpec
-from llm_local.store.home import cache_home
 
 __all__ = ["Quantized", "load_quantized"]
 
@@ -69,7 +69,7 @@ def _packed(
 ) -> Quantized:
     stored = checkpoint.weights.num_bytes
     meter = _Meter(stored, spec.ref, on_progress)
-    cache = PackedCache(cache_home() / "packed", spec.packed_cache_bytes) if spec.packed_cache_bytes else None
+    cache = PackedCache(packed_folder(), spec.packed_cache_bytes) if spec.packed_cache_bytes else None
     key = pack_key(checkpoint.config.values, checkpoint.weights, placement.bits)
     tensors, unkept = packed_tensors(
         lambda: _job(checkpoint, placement, meter.add), cache, key, on_wait=lambda: meter.add(0)
