@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from engine_driving import drain, request
+from engine_driving import drain, request, run
 from llm_local.engine import numerical_fault
 from llm_local.engine.factory import make_engine
 from llm_local.engine.numerical_fault import NumericalFault
 from llm_local.errors import ModelCorrupt, NumericalError
+from llm_local.generation.engines import engine_for
 from llm_local.kernels.layout import LlmWeightKind
-from llm_local.loaders.finite_weights import damaged_weight, find_bad_weight, is_finite, weight_files
+from llm_local.loaders.finite_weights import find_bad_weight, is_finite
+from llm_local.model_loader import load_tokenizer_and_model
+from llm_local.specs import EngineOptions, ModelInfo, ModelSpec, Quantization
 from tiny_checkpoints import save_checkpoint
 from tiny_models import CONTEXT_LENGTH, packed_variant, random_prompt, tiny_variant
 
@@ -25,10 +27,16 @@ from tiny_models import CONTEXT_LENGTH, packed_variant, random_prompt, tiny_vari
 TIERS = [("llama", "auto"), ("llama", "linears"), ("llama", "off"), ("mamba", "auto")]
 
 
-def failure(model, kernels="auto", names="a"):
+def info_of(model, path="", quantization="none"):
+    """What a loader would say of a model."""
+    dtype = str(model.dtype).removeprefix("torch.")
+    return ModelInfo("tiny", str(path), "x", 1, 1, dtype, "cpu", CONTEXT_LENGTH, 1, False, quantization)
+
+
+def failure(model, kernels="auto", names="a", **facts):
     """The error of the last of some requests, of whose engine the fault is the model's."""
     engine = make_engine(model, context_length=CONTEXT_LENGTH, kernels=kernels)
-    engine.explain = NumericalFault(model).explain
+    engine.explain = NumericalFault(model, info_of(model, **facts)).explain
     for name in names:
         engine.submit(request(name, random_prompt(9)))
     steps = drain(engine)
@@ -55,23 +63,50 @@ def test_a_damaged_weight_is_named_by_every_runner(model_type: str, kernels: str
     assert "fetch it again" in error.hint and isinstance(error.__cause__, NumericalError)
 
 
-def test_the_file_of_a_damaged_weight_is_named(tmp_path: Path) -> None:
+def damage(folder: Path, name: str, value: float) -> str:
+    """Put a bad value into a stored tensor; the name of its file."""
+    for path in folder.glob("*.safetensors"):
+        tensors = load_file(path)
+        if name in tensors:
+            tensors[name].view(-1)[17] = value
+            save_file(tensors, path, {"format": "pt"})
+            return path.name
+    raise AssertionError(name)
+
+
+NAME = "model.layers.2.mlp.down_proj.weight"
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_the_product_names_the_file_of_a_damaged_weight(tmp_path: Path, quantization: Quantization) -> None:
+    """Through the doors; packed weights are looked at while they are packed."""
     folder = save_checkpoint(tmp_path / "m", shard_size="100KB")
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    files = weight_files(model)
-    assert len(files) > 1
-    model.model.layers[2].mlp.down_proj.weight.data[3, 5] = torch.inf
-    error = failure(model)
-    assert isinstance(error, ModelCorrupt) and error.file in {path.name for path in files}
-    assert error.message.startswith(f"{error.file} is damaged: model.layers.2.mlp.down_proj.weight has")
+    file = damage(folder, NAME, torch.nan)
+    spec = ModelSpec(str(folder), quantization=quantization, device="cpu")
+    with pytest.raises(ModelCorrupt, match=f"^{file} is damaged: {NAME} has") as caught:
+        loaded = load_tokenizer_and_model(spec)
+        run(engine_for(loaded, EngineOptions(), None), request("a", random_prompt(9)))
+    assert caught.value.file == file
+    assert len(list(folder.glob("*.safetensors"))) > 1
 
 
-@pytest.mark.parametrize("name", ["transformer.h.0.w", "h.0.w", "0.w"])
-def test_a_prefix_that_the_model_puts_before_a_stored_name_does_not_matter(tmp_path: Path, name: str) -> None:
-    for file, tensors in (("a", {"wte.w": torch.zeros(1)}), ("b", {"h.0.w": torch.zeros(1)})):
-        save_file(tensors, tmp_path / file)
-    assert damaged_weight(name, [tmp_path / "a", tmp_path / "b"]).file == "b"
-    assert damaged_weight("w", [tmp_path / "a", tmp_path / "b"]).file is None
+def test_what_is_no_module_is_looked_for_in_its_files(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "m")
+    info = info_of(tiny_variant("llama"), folder)
+    error = NumericalError("The logits are not finite.")
+    assert isinstance(NumericalFault(object(), info).explain(error), NumericalError)
+    damage(folder, NAME, torch.inf)
+    found = NumericalFault(object(), info).explain(error)
+    assert isinstance(found, ModelCorrupt) and found.file == "model.safetensors" and NAME in found.message
+
+
+def test_a_weight_that_overflows_when_it_is_loaded_is_not_called_damaged(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "m")
+    damage(folder, NAME, 1e6)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16)
+    error = failure(model, path=folder)
+    assert isinstance(error, NumericalError) and error.hint == "Try --dtype float32."
+    assert f"in float16 {NAME} is out of range" in error.message
 
 
 @pytest.mark.parametrize(
@@ -85,13 +120,13 @@ def test_sound_weights_that_overflow_are_not_called_damaged(
     model.lm_head.weight.data.fill_(3e38)
     error = failure(model, kernels)
     assert isinstance(error, NumericalError) and hint in error.hint
-    assert "all its weights are" in error.message and str(dtype).removeprefix("torch.") in error.message
+    assert "Its stored weights are" in error.message and str(dtype).removeprefix("torch.") in error.message
 
 
 def test_a_packed_model_is_told_to_go_without_packing() -> None:
     model = copy.deepcopy(packed_variant("llama", LlmWeightKind.Q8))
     model.model.norm.weight.data.fill_(3e38)
-    error = failure(model)
+    error = failure(model, quantization="int8")
     assert isinstance(error, NumericalError) and error.hint == "Try --quant none."
 
 
@@ -107,7 +142,9 @@ def test_the_weights_are_read_once_and_only_after_a_failure(monkeypatch: pytest.
 
 def test_weights_that_cannot_be_looked_at_leave_the_first_error() -> None:
     error = NumericalError("The logits are not finite.")
-    assert NumericalFault(SimpleNamespace(named_parameters=None)).explain(error) is error
+    broken = torch.nn.Module()
+    broken.named_parameters = None  # type: ignore[assignment]
+    assert NumericalFault(broken, info_of(tiny_variant("llama"))).explain(error) is error
 
 
 def test_a_buffer_may_hold_infinity_but_no_nan() -> None:

@@ -23,6 +23,7 @@ def engine_for(loaded: LoadedModel, options: EngineOptions, draft: LoadedModel |
     """
     # Late: these import torch, and whoever brings an engine of its own does not need it.
     from llm_local.engine.factory import image_of, make_draft, make_engine
+    from llm_local.engine.numerical_fault import NumericalFault
     from llm_local.engine.speculative import NgramDrafter
     from llm_local.loaders.devices import available_bytes
 
@@ -54,6 +55,7 @@ def engine_for(loaded: LoadedModel, options: EngineOptions, draft: LoadedModel |
         drafter=drafter,
         kernels=options.kernels,
     )
+    engine.explain = NumericalFault(loaded.model, loaded.info).explain
     if loaded.keep is not None:
         loaded.keep(lambda spans: image_of(engine, spans))
     return engine

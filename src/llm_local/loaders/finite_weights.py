@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from llm_local.errors import ModelCorrupt
-from llm_local.loaders.safetensors import read_header, read_weights
+from llm_local.loaders.safetensors import read_weights
 
-__all__ = ["damaged_weight", "find_bad_weight", "is_finite", "weight_files"]
+__all__ = ["damaged_weight", "find_bad_stored", "find_bad_weight", "is_finite", "weight_files"]
 
 
 def is_finite(tensor: torch.Tensor, *, or_infinite: bool = False) -> bool:
@@ -51,31 +51,31 @@ def find_bad_weight(model: nn.Module) -> str | None:
     return None
 
 
-def weight_files(model: Any) -> tuple[Path, ...]:
-    """The files that a model was loaded from; none where that cannot be told any more."""
-    folder = Path(getattr(model, "name_or_path", "") or "/nowhere")
+def find_bad_stored(files: Iterable[Path]) -> tuple[str, str] | None:
+    """The first bad tensor of weight files, in the order of names, and its file's name; None: none is bad.
+
+    Reads all weights.
+    """
+    for path in files:
+        with safe_open(path, framework="pt") as stored:
+            for name in sorted(stored.keys()):
+                if not is_finite(stored.get_tensor(name)):
+                    return name, path.name
+    return None
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The weight files of a model; none where they cannot be told any more."""
     try:
-        return read_weights(folder).files if folder.is_dir() else ()
+        return read_weights(folder).files
     except (ModelCorrupt, OSError):
         return ()
 
 
-def damaged_weight(name: str, files: Iterable[Path]) -> ModelCorrupt:
-    """The error that names a tensor of a model, and which of its `files` has it."""
-    file = next((path.name for path in files if _has(path, name)), None)
+def damaged_weight(name: str, file: str = "") -> ModelCorrupt:
+    """The error that names a tensor of a model, and its file where that is known."""
     return ModelCorrupt(
         f"{file or 'The model'} is damaged: {name} has values that are infinite, not a number, or beyond all measure.",
         "Delete the model's files and fetch it again.",
-        file=file,
-    )
-
-
-def _has(path: Path, name: str) -> bool:
-    """True when a file has a tensor of that name; the model may put a prefix before a stored name, or leave one out."""
-    try:
-        stored = read_header(path)
-    except ModelCorrupt:
-        return False
-    return name in stored or any(
-        name.endswith(f".{one}") or one.endswith(f".{name}") for one in stored if "." in one and "." in name
+        file=file or None,
     )
