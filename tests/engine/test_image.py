@@ -17,6 +17,7 @@ from llm_local.engine.image import from_image, to_image
 from llm_local.engine.kv_cache import KVBudget, kv_layout
 from llm_local.engine.native_runner import NativeRunner
 from llm_local.engine.sequence import Chunk
+from llm_local.errors import InvalidRequest
 from llm_local.kernels.layout import LlmWeightKind
 from llm_local.kernels.library import Native
 from llm_local.kernels.linear import required_native
@@ -103,3 +104,9 @@ def test_only_an_engine_of_the_native_step_has_an_image() -> None:
     model = tiny_model("llama")
     assert image_of(make_engine(model, context_length=64), []) is not None
     assert image_of(make_engine(model, context_length=64, kernels="off"), []) is None
+
+
+@pytest.mark.parametrize("kernels", ["linears", "off"])
+def test_other_kernels_are_not_silently_the_native_step(kernels: Any, library: Native) -> None:
+    with pytest.raises(InvalidRequest, match="same kernels"):
+        make_runner(kept_image(tiny_model("llama"), library), KVBudget(None), kernels)

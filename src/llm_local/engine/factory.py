@@ -23,7 +23,7 @@ from llm_local.engine.runner import PackedRunner
 from llm_local.engine.sequence import Runner
 from llm_local.engine.speculative import Drafter, ModelDrafter
 from llm_local.engine.universal import UniversalRunner
-from llm_local.errors import UnsupportedTask
+from llm_local.errors import InvalidRequest, UnsupportedTask
 from llm_local.kernels.library import Native, native
 from llm_local.kernels.linear import adopt_linears, release_linears, required_native
 from llm_local.loaders.decoder_image import DecoderImage, Span
@@ -132,8 +132,17 @@ def make_runner(model: Any, budget: KVBudget, kernels: Kernels = "auto") -> Runn
 
     In this order: the native step, the packed forward over the native library, the packed forward of torch, and the
     universal path. What the law tests do not speak for is probed. An image is of a model that has been through this.
+
+    Raises:
+        InvalidRequest: other kernels than the native step for an image of it.
     """
     if isinstance(model, DecoderImage):
+        if kernels != "auto":
+            raise InvalidRequest(
+                f"The kernels of the engine are {kernels!r}, but the model was loaded for the native step.",
+                "Load it with the same kernels.",
+                param="kernels",
+            )
         return NativeRunner(from_image(model), budget, required_native())
     _undo(model)
     name, own_attention = model.config.model_type, model.config._attn_implementation
