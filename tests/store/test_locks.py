@@ -18,10 +18,8 @@ import pytest
 from llm_local.errors import StorageError
 from llm_local.kernels import build
 from llm_local.loaders.packed_cache import CacheUnusable, PackedCache
-from llm_local.store.download import Body, RemoteFile, download, storage_errors
+from llm_local.store.download import storage_errors
 from llm_local.store.locks import LockTimeout, locked, try_lock
-from llm_local.store.retries import Retries
-from llm_local.store.snapshots import RepoCache
 
 HOLD = """
 import sys, time
@@ -171,14 +169,14 @@ def test_without_locks_kernels_are_built_for_one_run(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("no_locks")
-def test_without_locks_a_download_says_what_is_wrong(tmp_path: Path) -> None:
-    def opener(offset: int) -> contextlib.AbstractContextManager[Body]:
-        raise AssertionError("nothing may be fetched")
-
-    file = RemoteFile("a", 1, "", "a")
-    with pytest.raises(StorageError, match="No locks available") as caught, storage_errors(tmp_path):
-        download(RepoCache(tmp_path, "org/name"), file, opener, Retries(), lambda done: None)
-    assert str(tmp_path) in caught.value.message
+def test_without_locks_the_store_says_what_is_wrong_and_where(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StorageError, match="No locks available") as caught,
+        storage_errors(tmp_path),
+        locked(tmp_path / "lock"),
+    ):
+        pass
+    assert str(tmp_path / "lock") in caught.value.message
 
 
 def test_a_platform_without_the_call_is_a_place_without_locks(
