@@ -9,18 +9,19 @@ from typing import Final
 import torch
 from transformers import PreTrainedModel
 
-from llm_local.errors import InsufficientMemory, ModelCorrupt, UnsupportedTask
+from llm_local.errors import InsufficientMemory, UnsupportedTask
 from llm_local.events import Progress
 from llm_local.loaders.architectures import choose_class
 from llm_local.loaders.causal_lm import Checkpoint, load_weights
 from llm_local.loaders.devices import Placement, available_bytes, no_native, stored_dtype
+from llm_local.loaders.finite_weights import damaged_weight
 from llm_local.loaders.mapped_pages import MappedFiles
 from llm_local.loaders.packed_cache import PackedCache
 from llm_local.loaders.packed_keys import pack_key, packed_folder
 from llm_local.loaders.packed_model import PackingJob, assemble, packed_tensors, share_left
 from llm_local.loaders.packing import BadWeights, plan
 from llm_local.loaders.quantization import describe
-from llm_local.loaders.safetensors import Weights, read_header
+from llm_local.loaders.safetensors import read_header
 from llm_local.loaders.stock_model import use_stock_layers
 from llm_local.specs import ModelSpec
 
@@ -61,7 +62,9 @@ def load_quantized(
             return Quantized(_stock(checkpoint, placement))
         return _packed(checkpoint, spec, placement, on_progress)
     except BadWeights as error:
-        raise _damaged(str(error), checkpoint.weights) from error
+        name = str(error)
+        file = next((one.name for one in checkpoint.weights.files if name in read_header(one)), "")
+        raise damaged_weight(name, file) from error
 
 
 def _packed(
@@ -126,12 +129,3 @@ def _job(checkpoint: Checkpoint, placement: Placement, report: Callable[[int], N
             have_bytes=have,
         )
     return job
-
-
-def _damaged(name: str, weights: Weights) -> ModelCorrupt:
-    file = next((path.name for path in weights.files if name in read_header(path)), "")
-    return ModelCorrupt(
-        f"{file or 'The model'} is damaged: {name} has values that are infinite, not a number, or beyond all measure.",
-        "Delete the model's files and fetch it again.",
-        file=file or None,
-    )
