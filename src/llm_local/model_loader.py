@@ -87,7 +87,7 @@ def resolve_model(
     Raises:
         InvalidRequest, ModelNotFound: the name is wrong, or nothing has it.
         HubUnavailable: it is not here, and the hub is off or cannot be reached.
-        LocalLLMError: all that `store.hub.pull` raises.
+        LocalLLMError: all that `store.pulling.pull` raises.
     """
     name = parse_name(spec.ref, spec.revision)
     spec = dataclasses.replace(spec, ref=name.ref, revision=name.revision)
@@ -206,7 +206,8 @@ def _fetch(name: ModelName, *, explicit: bool, offline: bool, on_progress: OnPro
             "Go online once to fetch it, or use a model that is here; `--model starter` always works.",
         )
     # Late: the network is loaded only by a run that needs it.
-    from llm_local.store.hub import OFFLINE_AFTER_S, pull
+    from llm_local.store.hub import OFFLINE_AFTER_S
+    from llm_local.store.pulling import pull
 
     patience = None if explicit else OFFLINE_AFTER_S
     return pull(name.ref, name.revision, on_progress=on_progress, answer_within_s=patience)

@@ -43,8 +43,9 @@ from llm_local.errors import (
 )
 from llm_local.events import Progress
 from llm_local.store import download, retries
-from llm_local.store.hub import OFFLINE_AFTER_S, find_local, pull
-from llm_local.store.snapshots import cache_folder
+from llm_local.store.hub import OFFLINE_AFTER_S
+from llm_local.store.pulling import pull
+from llm_local.store.snapshots import cache_folder, find_local
 
 REF = "org/model"
 WEIGHTS = bytes(range(256)) * 12_000  # 3 MB: several reads and several megabytes

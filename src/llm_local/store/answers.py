@@ -17,10 +17,11 @@ from llm_local.store.names import did_you_mean
 from llm_local.store.retries import TransientError
 from llm_local.store.snapshots import COMMIT, DEFAULT_REVISION, local_models
 
-__all__ = ["Asked", "Description", "read_description", "refusal", "with_headers"]
+__all__ = ["Asked", "Description", "declared_license", "read_description", "refusal", "with_headers"]
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_MAX_LICENSE_CHARS: Final = 100
 _ANONYMOUS: Final = "Invalid username or password."
 
 
@@ -37,10 +38,15 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A model on the hub at one commit. Sizes and digests may be missing from `files`."""
+    """A model on the hub at one commit. Sizes and digests may be missing from `files`.
+
+    `license` is what its card declares, "" where it declares none; `gated` is True when its authors ask for consent.
+    """
 
     commit: str
     files: Mapping[str, RemoteFile]
+    license: str = ""
+    gated: bool = False
 
 
 def refusal(status: int, headers: Mapping[str, str], text: str, asked: Asked) -> Exception:
@@ -84,7 +90,26 @@ def read_description(data: bytes, asked: Asked) -> Description:
             f"What answers at {asked.endpoint} is not a model hub.",
             "A network that wants a login first answers like this; so does a wrong HF_ENDPOINT.",
         ) from error
-    return Description(commit, {file.name: file for file in files})
+    return Description(
+        commit, {file.name: file for file in files}, declared_license(found), bool(found.get("gated"))
+    )
+
+
+def declared_license(entry: Mapping[str, Any]) -> str:
+    """The license that the hub's JSON about a model declares, "" where there is none.
+
+    A license without a short name of its own goes by the name that its authors gave it.
+    """
+    card = entry.get("cardData")
+    card = card if isinstance(card, dict) else {}
+    tags = entry.get("tags")
+    tagged = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+    of_tags = next((tag.removeprefix("license:") for tag in tagged if tag.startswith("license:")), "")
+    declared = card.get("license")
+    short = declared if isinstance(declared, str) else of_tags
+    named = card.get("license_name")
+    found = named if short in ("", "other") and isinstance(named, str) else short
+    return found[:_MAX_LICENSE_CHARS]
 
 
 def with_headers(file: RemoteFile, headers: Mapping[str, str]) -> RemoteFile:

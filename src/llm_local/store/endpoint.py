@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 from llm_local.errors import ConfigError, HubUnavailable
 
-__all__ = ["Origin", "hub_endpoint", "hub_token", "is_offline", "origin", "redirected"]
+__all__ = ["Origin", "checked_endpoint", "hub_endpoint", "hub_token", "is_offline", "origin", "redirected"]
 
 _DEFAULT: Final = "https://huggingface.co"
 _ENDPOINT: Final = re.compile(r"https?://[^/\s@?#]+(/[^\s?#]*)?")
@@ -41,9 +41,18 @@ def hub_endpoint() -> str:
     Raises:
         ConfigError: HF_ENDPOINT is not an address.
     """
-    endpoint = (os.environ.get("HF_ENDPOINT") or _DEFAULT).strip().rstrip("/")
+    return checked_endpoint(os.environ.get("HF_ENDPOINT") or _DEFAULT, "HF_ENDPOINT")
+
+
+def checked_endpoint(text: str, param: str) -> str:
+    """The address of a hub or mirror, without a slash at the end. `param` is what gave it.
+
+    Raises:
+        ConfigError: it is not an address.
+    """
+    endpoint = text.strip().rstrip("/")
     if not _ENDPOINT.fullmatch(endpoint):
-        raise ConfigError("HF_ENDPOINT must be an http or https address.", param="HF_ENDPOINT")
+        raise ConfigError(f"{param} must be an http or https address.", param=param)
     return endpoint
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from llm_local.errors import ModelCorrupt
+from llm_local.store.locks import locked
 from llm_local.store.names import safe_join
 from llm_local.store.selection import CONFIG, INDEX, WEIGHTS, has_tokenizer
 from llm_local.store.weight_index import shard_names
@@ -87,10 +88,15 @@ class RepoCache:
     def point(self, revision: str, commit: str) -> None:
         """Remember which commit a branch or tag stands at."""
         path = safe_join(self.root / "refs", revision)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-        fresh.write_text(commit, encoding="ascii")
-        fresh.replace(path)
+        with locked(self.lock("refs")):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # No revision begins with a dot, so what a killed process leaves is taken for none.
+            fresh = path.with_name(f".{path.name}.new")
+            with open(fresh, "w", encoding="ascii") as out:
+                out.write(commit)
+                out.flush()
+                os.fsync(out.fileno())
+            fresh.replace(path)
 
     def link(self, commit: str, name: str, key: str) -> None:
         """Make the contents `key` appear as the file `name` of a commit."""

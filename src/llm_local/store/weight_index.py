@@ -10,7 +10,7 @@ from llm_local.errors import ModelCorrupt, UnsafeWeights
 from llm_local.store.names import safe_join, shown
 from llm_local.store.selection import is_pickle
 
-__all__ = ["read_index", "shard_names"]
+__all__ = ["parse_index", "read_index", "shard_names"]
 
 _MAX_BYTES: Final = 64 << 20
 
@@ -24,8 +24,13 @@ def read_index(path: Path) -> dict[str, str]:
     """
     if path.stat().st_size > _MAX_BYTES:
         raise _corrupt(path, f"it is larger than {_MAX_BYTES >> 20} MB")
+    return parse_index(path, path.read_bytes())
+
+
+def parse_index(path: Path, data: bytes) -> dict[str, str]:
+    """As `read_index`, of contents that do not lie at `path` yet."""
     try:
-        index = json.loads(path.read_bytes())
+        index = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise _corrupt(path, f"it is not JSON ({error})") from error
     shards = index.get("weight_map") if isinstance(index, dict) else None
