@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import threading
 import time
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ class Person:
         return answer
 
     def _type(self, keys: bytes) -> None:
-        while "[y/a/N]" not in self.screen:
+        while "[y/a/N]" not in self.screen and select.select([self._main], [], [], 10)[0]:
             self.screen += os.read(self._main, 4096).decode()
         os.write(self._main, keys)
 

@@ -226,3 +226,12 @@ def test_calls_run_in_threads_that_keep_no_process_alive() -> None:
 
     (result,) = run_all(CallRunner([tool(run)], allow_all, ToolLimits()), call())
     assert result.text == "tool f True"
+
+
+def test_a_machine_without_threads_left_is_a_failure_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    (result,) = run_all(CallRunner([tool()], allow_all, ToolLimits()), call())
+    assert (result.outcome, "can't start new thread" in result.text) == ("failed", True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final, Protocol
@@ -132,6 +134,9 @@ def show_tools(
             end_line()
             messages.status(f"running {event.call.name}")
         elif isinstance(event, ToolResult):
+            # what a tool prints lies in a buffer that nobody empties when the process leaves
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
             end_line()
             messages.note(tool_line(event))
         else:

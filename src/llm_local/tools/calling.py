@@ -121,6 +121,8 @@ class CallRunner:
                 target=context.run, args=(_run, tool, call, done), name=f"tool {call.name}", daemon=True
             ).start()
             return done.get(timeout=limit_s)
+        except RuntimeError as error:  # no thread can be started
+            return "failed", f"The tool could not be started: {error}."
         except Empty:
             return "timed_out", f"The tool gave no result within {limit_s:g} seconds."
         finally:
