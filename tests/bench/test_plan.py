@@ -10,10 +10,13 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from llm_local.bench.machine import Machine, peak_rss_bytes, this_machine
+from llm_local.bench.masks import mask_maker
 from llm_local.bench.peers.opening import PeerName, Peers
+from llm_local.bench.peers.vocabulary import word_vocabulary
 from llm_local.bench.plan import SCENARIOS, Plan, prepare
 from llm_local.bench.race import Case, Race
 from llm_local.bench.report import BenchReport
@@ -179,6 +182,19 @@ def test_a_long_prompt_is_read_beside_a_stream() -> None:
     # a token of the stream in each of the steps that read 1100 tokens in chunks of at most 512
     assert [one.figures["num_gaps"] for one in rounds] == [3, 3]
     assert summary.verdict.startswith("While 1100 tokens were read for somebody else")
+
+
+def test_a_schema_is_kept_while_it_is_measured() -> None:
+    rounds, summary = measure(Plan("masks", context=(9,), new_tokens=6, rounds=1))
+    assert [one.what for one in rounds] == ["free", "JSON schema"]
+    assert all(one.figures["decode_tokens_per_s"] > 0 for one in rounds)
+    assert summary.rows[1]["mask_share"] < 1
+    words = word_vocabulary(3000)
+    assert len(set(words)) == len(words) == 3000
+    assert words == word_vocabulary(3000)
+    mask = mask_maker(3000)()
+    allowed = np.flatnonzero(np.asarray(mask.allowed()) == 0)
+    assert {words[token_id][0] for token_id in allowed} == {"["}
 
 
 def test_ctrl_c_leaves_what_was_measured() -> None:

@@ -11,6 +11,7 @@ from fakes import FakeClock, ScriptedEngine
 from llm_local.bench.arrivals import ArrivalsScenario, arrival_times
 from llm_local.bench.driving import drive, greedy_request, random_prompt
 from llm_local.bench.figures import TokenTimes
+from llm_local.bench.masks import MasksScenario
 from llm_local.bench.prefix import PrefixScenario
 from llm_local.bench.race import Case, Race
 from llm_local.bench.runners import EngineRunner
@@ -202,6 +203,44 @@ def test_stall_tells_the_gaps_while_a_prompt_is_read_from_those_before() -> None
     assert "waited 5,000 ms for a token at most, 1,000 ms before" in scenario.summarize(rounds).verdict
     assert not engine.has_work()
     assert "No prompt was read" in scenario.summarize(rounds[:1]).verdict
+
+
+# --- masks ---
+
+
+def test_masks_tell_the_share_that_a_constraint_takes() -> None:
+    clock = FakeClock(tick=1.0)
+
+    class Masked(EndlessEngine):
+        """A step under a mask takes a third of a second more."""
+
+        def step(self) -> list[EngineStep]:
+            clock.now += sum(request.mask is not None for request, *_ in self._active.values()) / 3
+            return super().step()
+
+    engine, made = Masked(), []
+    scenario = MasksScenario(
+        **head(2, clock),
+        engine=engine,
+        make_mask=lambda: made.append(1) or object(),
+        prompt_tokens=9,
+        new_tokens=4,
+    )
+    rounds = list(scenario.rounds())
+    # who goes first changes, and what is measured beforehand does not count
+    assert [(one.index, one.what) for one in rounds] == [
+        (0, "free"), (0, "JSON schema"), (1, "JSON schema"), (1, "free"),
+    ]  # fmt: skip
+    assert len(made) == 3
+    assert [engine.requests[n].prompt_ids == engine.requests[n + 1].prompt_ids for n in (2, 3, 4)] == [
+        True, False, True,
+    ]  # fmt: skip
+    free, under = scenario.summarize(rounds).rows
+    assert (free["itl_p50_s"], under["itl_p50_s"]) == (1.0, pytest.approx(4 / 3))
+    assert under["mask_share"] == pytest.approx(0.25)
+    assert "Masks take 25.0%" in scenario.summarize(rounds).verdict
+    assert "Not both" in scenario.summarize(rounds[:1]).verdict
+    assert scenario.settings["vocab_size"] == 50
 
 
 # --- arrivals ---

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from llm_local.bench.arrivals import ArrivalsScenario
 from llm_local.bench.machine import ReadProbe
+from llm_local.bench.masks import MasksScenario, mask_maker
 from llm_local.bench.peers.files import model_folder
 from llm_local.bench.peers.opening import PeerName, Peers
 from llm_local.bench.prefix import PrefixScenario
@@ -49,6 +50,7 @@ SCENARIOS: Final = {
     "startup": Takes("from starting the one-shot script to its first token", against=("llama.cpp",)),
     "prefix": Takes("the second turn of a conversation, with the prefix cache and without", (2048,), 16),
     "stall": Takes("a running stream while a long prompt is read", (8192,), 32),
+    "masks": Takes("one stream freely and under a JSON schema", (128,), 128),
     "arrivals": Takes("requests that come at random moments", (128,), 32, requests=16, rate=1.0),
 }
 
@@ -137,6 +139,11 @@ def prepare(
         )
     if plan.scenario == "stall":
         return StallScenario(**head, engine=engine, prompt_tokens=context, new_tokens=new_tokens)
+    if plan.scenario == "masks":
+        make_mask = mask_maker(subject.info.vocab_size)
+        return MasksScenario(
+            **head, engine=engine, make_mask=make_mask, prompt_tokens=context, new_tokens=new_tokens
+        )
     return ArrivalsScenario(
         **head,
         engine=engine,

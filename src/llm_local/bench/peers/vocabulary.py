@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["byte_vocabulary", "tokenizer_files"]
+__all__ = ["WordTokenizer", "byte_vocabulary", "tokenizer_files", "word_vocabulary"]
 
-_BYTES = 256
+_BYTES: Final = 256
+_LETTERS: Final = "eeeeeeeetttttaaaaaoooooiiiiinnnnnsssshhhhrrrrddlllcuumwfgypbvkjxqz"
+_ABOVE_ASCII: Final = "äöüéèñçабвгдежиклмнопрст的一是不了人我在有他你好世界"
+_SIGNS: Final = "0123456789.,:;()[]{}\"'=+-*/<>_ \n\t"
 
 
 def byte_vocabulary(size: int) -> tuple[list[str], list[str]]:
@@ -28,26 +32,69 @@ def byte_vocabulary(size: int) -> tuple[list[str], list[str]]:
     return tokens, merges
 
 
+def word_vocabulary(size: int) -> list[str]:
+    """`size` tokens, spelled as in a byte-level BPE, of the lengths and kinds that trained ones have.
+
+    After the bytes: words with a space before them or none, some capitalized, some of letters above ASCII, and runs of
+    signs and digits. Always the same for a size.
+    """
+    letters, draw = _letters(), random.Random(size)  # noqa: S311  (nothing is kept secret)
+    spelled = dict(zip(range(_BYTES), letters, strict=True))
+    tokens = dict.fromkeys(letters[:size])
+    while len(tokens) < size:
+        kind = draw.random()
+        alphabet = _LETTERS if kind < 0.8 else _ABOVE_ASCII if kind < 0.92 else _SIGNS
+        word = "".join(draw.choices(alphabet, k=1 + min(int(draw.expovariate(0.2)), 15)))
+        word = word.capitalize() if draw.random() < 0.2 else word
+        text = f" {word}" if draw.random() < 0.5 else word
+        tokens["".join(spelled[byte] for byte in text.encode())] = None
+    return list(tokens)
+
+
+class WordTokenizer:
+    """What a constraint asks of a tokenizer, over `word_vocabulary`. Its last token is the one that ends a reply."""
+
+    added_tokens_decoder: Mapping[int, Any] = {}
+
+    def __init__(self, size: int) -> None:
+        self._vocabulary = {token: number for number, token in enumerate(word_vocabulary(size))}
+        self.backend_tokenizer = self
+
+    def get_vocab(self) -> Mapping[str, int]:
+        """The id of each token."""
+        return self._vocabulary
+
+    def no_padding(self) -> None:
+        """Nothing is padded."""
+
+    def no_truncation(self) -> None:
+        """Nothing is cut."""
+
+    def to_str(self) -> str:
+        """The description of a fast tokenizer."""
+        return json.dumps(_described(self._vocabulary, []), ensure_ascii=False)
+
+
 def tokenizer_files(size: int) -> Mapping[str, str]:
     """Name and text of the files that a folder needs beside its weights."""
     tokens, merges = byte_vocabulary(size)
+    tokenizer = _described({token: number for number, token in enumerate(tokens)}, merges)
+    return {
+        "tokenizer.json": json.dumps(tokenizer, ensure_ascii=False),
+        "tokenizer_config.json": json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}),
+    }
+
+
+def _described(vocabulary: Mapping[str, int], merges: list[str]) -> dict[str, Any]:
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    tokenizer: dict[str, Any] = {
+    return {
         "version": "1.0",
         "added_tokens": [],
         "normalizer": None,
         "pre_tokenizer": level,
         "post_processor": None,
         "decoder": level,
-        "model": {
-            "type": "BPE",
-            "vocab": {token: number for number, token in enumerate(tokens)},
-            "merges": merges,
-        },
-    }
-    return {
-        "tokenizer.json": json.dumps(tokenizer, ensure_ascii=False),
-        "tokenizer_config.json": json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}),
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": merges},
     }
 
 
