@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +30,34 @@ __all__ = ["Checkpoint", "load_tokenizer", "load_weights", "make_config"]
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model's files, judged. `made` is transformers' configuration, None where only the model's code reads it."""
+    """A model's files, judged. `made` is transformers' configuration, None where only the model's code reads it.
+
+    `cls` is the class to make of it and `arguments` what its constructor takes besides; without, one that generates.
+    """
 
     folder: Path
     config: ModelConfig
     made: Any
     weights: Weights
+    cls: Any = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-def make_config(config: ModelConfig, folder: Path, *, trust_remote_code: bool) -> Any:
-    """The transformers configuration; None when the model's own code has to read it.
+def make_config(
+    config: ModelConfig,
+    folder: Path,
+    *,
+    trust_remote_code: bool,
+    judge: Callable[[ModelConfig], Any] = choose_class,
+) -> Any:
+    """The transformers configuration; None when the model's own code has to read it. `judge` refuses wrong kinds.
 
     Raises:
         ModelCorrupt: the values make no sense to its class. UnsafeWeights, UnsupportedTask: see `choose_class`.
     """
     if trust_remote_code and config.has_own_code:
         return None
-    choose_class(config)
+    judge(config)
     try:
         made = config_class(config.model_type).from_dict(dict(config.values))
     except Exception as error:  # each class checks its values in its own way
@@ -97,8 +108,9 @@ def load_weights(checkpoint: Checkpoint, placement: Placement, *, trust: bool) -
         InsufficientMemory: the memory went while loading.
     """
     made = checkpoint.made
-    cls = AutoModelForCausalLM if made is None else choose_class(checkpoint.config)
+    cls = checkpoint.cls or (AutoModelForCausalLM if made is None else choose_class(checkpoint.config))
     options: dict[str, Any] = {"config": made} if made is not None else {"trust_remote_code": trust}
+    options |= checkpoint.arguments
     if placement.spread:
         options["device_map"] = "auto"  # the one case that needs accelerate's hooks
     try:
