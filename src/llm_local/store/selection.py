@@ -28,6 +28,7 @@ INDEX: Final = "model.safetensors.index.json"
 _PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".joblib")
 _METADATA: Final = re.compile(
     r"[^/]+\.(?:json|jinja|model|tiktoken)|(?:merges|vocab)\.txt|additional_chat_templates/[^/]+\.jinja"
+    r"|\d_[A-Za-z]+/(?:config\.json|model\.safetensors)"  # the modules of an embedding model
 )
 _GGUF: Final = re.compile(r"(?P<stem>.+?)(?:-(?P<part>\d{5})-of-(?P<parts>\d{5}))?\.gguf", re.IGNORECASE)
 _TOKENIZERS: Final = frozenset(
