@@ -116,3 +116,10 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none.py", tmp_path):
         with pytest.raises(InvalidRequest, match="There is no file"):
             load_function_file(path)
+
+
+def test_a_file_knows_where_it_lies(write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("import pathlib\nhere = pathlib.Path(__file__).parent\ndef where() -> str:\n    return str(here)\n")
+    monkeypatch.chdir(tmp_path)
+    (tool,) = load_function_file("mine.py")
+    assert tool.run({}) == str(tmp_path.resolve())

@@ -81,3 +81,26 @@ def test_faults_are_few_and_short() -> None:
 def test_a_schema_that_is_none_allows_nothing_and_is_never_fetched(schema: dict) -> None:
     (fault,) = argument_faults({"city": "Lyon"}, schema)
     assert "schema cannot be used" in fault
+
+
+def test_a_pattern_is_checked_where_python_reads_it_and_left_to_the_tool_elsewhere() -> None:
+    schema = {"type": "object", "properties": {"code": {"type": "string", "pattern": "^[A-Z]+$"}}}
+    assert argument_faults({"code": "AB"}, schema) == []
+    (fault,) = argument_faults({"code": "ab"}, schema)
+    assert fault == "code: 'ab' does not match '^[A-Z]+$'"
+    schema["properties"]["code"]["pattern"] = r"^\p{Lu}+$"
+    assert argument_faults({"code": "ab"}, schema) == []
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"patternProperties": {"(": {}}},
+        {"properties": {"city": {"multipleOf": 0.1}}},
+        {"$schema": "nonsense", "type": 5},
+        {"$schema": 5},
+        {"properties": {"city": {"$ref": "#/properties/city"}}},
+    ],
+)
+def test_no_schema_breaks_the_check(schema: dict) -> None:
+    assert all(isinstance(fault, str) for fault in argument_faults({"city": 10**400}, schema))

@@ -49,7 +49,8 @@ def _run(path: Path) -> ModuleType:
         raise _wrong(f"There is no file {path}.", "Name a Python file.")
     # a name that no import statement can ask for
     name = f"<functions of {path.resolve()}>"
-    spec = importlib.util.spec_from_loader(name, _SourceLoader(name, str(path)), origin=str(path))
+    location = str(path.resolve())
+    spec = importlib.util.spec_from_file_location(name, location, loader=_SourceLoader(name, location))
     if spec is None or spec.loader is None:
         raise _wrong(f"{path} cannot be loaded.", "Name a Python file.")
     module = importlib.util.module_from_spec(spec)
