@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 from typing import Final
 
-import psutil  # type: ignore[import-untyped]
 import torch
 
 from llm_local.errors import InsufficientMemory, InvalidRequest
+from llm_local.loaders.host import SMALL_BYTES, WORKING_BYTES, computes_bfloat16, host_bytes
 from llm_local.loaders.quantization import Choice, choose_quantization, estimated_bytes
 from llm_local.loaders.safetensors import Weights
 from llm_local.specs import Kernels, ModelSpec, PackedBits
@@ -20,8 +17,6 @@ from llm_local.specs import Kernels, ModelSpec, PackedBits
 __all__ = [
     "Placement",
     "available_bytes",
-    "computes_bfloat16",
-    "host_bytes",
     "no_native",
     "place",
     "resolve_device",
@@ -31,11 +26,6 @@ __all__ = [
 
 _STORED: Final = {"F64": torch.float32, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _ASKED: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_SMALL_BYTES: Final = 256 << 20
-# What the process takes beside the weights: activations of a short prompt and its keys and values.
-_WORKING_BYTES: Final = 64 << 20
-_CGROUP: Final = Path("/sys/fs/cgroup")
-_UNLIMITED: Final = 1 << 60  # the first version of cgroups says "no limit" as a huge number
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +67,9 @@ def no_native(kernels: Kernels) -> str:
 
 
 def _place_packed(spec: ModelSpec, weights: Weights, choice: Choice) -> Placement:
-    need, have = estimated_bytes(weights, choice.bits) + _WORKING_BYTES, available_bytes("cpu")
+    need, have = estimated_bytes(weights, choice.bits) + WORKING_BYTES, available_bytes("cpu")
     if need > have:
-        fewer = choice.bits == "int8" and estimated_bytes(weights, "int4") + _WORKING_BYTES <= have
+        fewer = choice.bits == "int8" and estimated_bytes(weights, "int4") + WORKING_BYTES <= have
         raise InsufficientMemory(
             f"{spec.ref} needs {_size(need)} of memory as {choice.bits}, but {_size(have)} are free on cpu.",
             "Use --quant int4, which fits." if fewer else "Choose a smaller model, or close other programs.",
@@ -104,7 +94,7 @@ def _place_plain(spec: ModelSpec, device: str, weights: Weights) -> Placement:
     if need > have:
         raise InsufficientMemory(
             f"{spec.ref} needs {_size(need)} of memory as {_name(dtype)}, but {_size(have)} are free on {device}.",
-            _memory_hint(spec, device, dtype, estimated_bytes(weights, "int8") + _WORKING_BYTES <= have),
+            _memory_hint(spec, device, dtype, estimated_bytes(weights, "int8") + WORKING_BYTES <= have),
             need_bytes=need,
             have_bytes=have,
         )
@@ -149,7 +139,7 @@ def resolve_dtype(spec: ModelSpec, device: str, weights: Weights) -> torch.dtype
         half = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
         return half if stored == torch.bfloat16 else stored
     # A small model costs nothing in float32, and is exact in it.
-    if stored == torch.float32 or weights.bytes_as(4) <= _SMALL_BYTES or not computes_bfloat16():
+    if stored == torch.float32 or weights.bytes_as(4) <= SMALL_BYTES or not computes_bfloat16():
         return torch.float32
     return torch.bfloat16
 
@@ -157,16 +147,6 @@ def resolve_dtype(spec: ModelSpec, device: str, weights: Weights) -> torch.dtype
 def stored_dtype(weights: Weights) -> torch.dtype:
     """The number format that most of the weights have in their files; float32 for float64."""
     return _STORED[weights.dtype]
-
-
-@cache
-def computes_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """True when this CPU has instructions for bfloat16 products."""
-    try:
-        flags = cpuinfo.read_text(errors="replace").split()
-    except OSError:  # not Linux: every Mac since the M2 has them, and nothing tells which one this is
-        return platform.machine() == "arm64" and torch.backends.mps.is_built()
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
 def available_bytes(device: str) -> int:
@@ -178,35 +158,16 @@ def available_bytes(device: str) -> int:
     return host_bytes()
 
 
-def host_bytes(available: Callable[[], int] | None = None, cgroup: Path = _CGROUP) -> int:
-    """Memory that this process can still take: the machine's, or less where a container is limited."""
-    free = psutil.virtual_memory().available if available is None else available()
-    limits = [
-        (cgroup / "memory.max", cgroup / "memory.current", "inactive_file"),
-        (
-            cgroup / "memory/memory.limit_in_bytes",
-            cgroup / "memory/memory.usage_in_bytes",
-            "total_inactive_file",
-        ),
-    ]
-    for limit_file, usage_file, reclaimable_key in limits:
-        limit, usage = _number(limit_file), _number(usage_file)
-        if limit is not None and usage is not None and limit < _UNLIMITED:
-            reclaimable = _statistic(limit_file.with_name("memory.stat"), reclaimable_key)
-            free = min(free, max(0, limit - usage + reclaimable))
-    return int(free)
-
-
 def _need_bytes(weights: Weights, dtype: torch.dtype) -> int:
     """Weights as they will lie in memory. Converting goes tensor by tensor, so one is there twice for a moment."""
-    need = weights.bytes_as(dtype.itemsize) + _WORKING_BYTES
+    need = weights.bytes_as(dtype.itemsize) + WORKING_BYTES
     return need if dtype == _STORED[weights.dtype] else need + weights.largest_bytes
 
 
 def _notice(spec: ModelSpec, device: str, dtype: torch.dtype, weights: Weights) -> str:
     """One line when "auto" could not keep the stored half-precision format, so that nobody wonders about the size."""
     stored = stored_dtype(weights)
-    if spec.dtype != "auto" or dtype == stored or weights.bytes_as(4) <= _SMALL_BYTES:
+    if spec.dtype != "auto" or dtype == stored or weights.bytes_as(4) <= SMALL_BYTES:
         return ""
     return f"The weights are stored as {_name(stored)} and run as {_name(dtype)}, which suits this {device} better."
 
@@ -219,21 +180,6 @@ def _memory_hint(spec: ModelSpec, device: str, dtype: torch.dtype, packed_fits: 
     if dtype == torch.float32 and spec.dtype == "float32":
         return "Choose a smaller model, or --dtype bfloat16."
     return "Choose a smaller model, or close other programs."
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # not there, or "max"
-        return None
-
-
-def _statistic(path: Path, key: str) -> int:
-    try:
-        pairs = (line.split() for line in path.read_text().splitlines())
-        return next((int(value) for name, value in pairs if name == key), 0)
-    except (OSError, ValueError):
-        return 0
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -21,12 +21,12 @@ from llm_local.errors import EngineError
 from llm_local.kernels.layout import LlmWeightKind
 from llm_local.kernels.linear import required_native
 from llm_local.loaders.finite_weights import is_finite
+from llm_local.loaders.packed_sizes import packed_bytes
 from llm_local.specs import PackedBits
 
-__all__ = ["KINDS", "BadWeights", "Layout", "Part", "Source", "pack_into", "packed_bytes", "plan"]
+__all__ = ["KINDS", "BadWeights", "Layout", "Part", "Source", "pack_into", "plan"]
 
 KINDS: Final = {"int8": LlmWeightKind.Q8, "int4": LlmWeightKind.Q4}
-_BLOCK_BYTES: Final = {"int8": 1088, "int4": 576}  # of 16 outputs x 64 inputs
 _STRIP_ROWS: Final = 16
 _ALIGNMENT: Final = 64
 # How much of a matrix is read at a time: what packing takes beside its result.
@@ -99,11 +99,6 @@ class Source:
 
     part: Part
     rows: Callable[[int, int], torch.Tensor]
-
-
-def packed_bytes(bits: str, rows: int, cols: int) -> int:
-    """Size of a packed matrix."""
-    return -(-rows // _STRIP_ROWS) * -(-cols // 64) * _BLOCK_BYTES[bits]
 
 
 def plan(model: Any, bits: PackedBits) -> list[Source]:

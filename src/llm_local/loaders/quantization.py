@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, get_args
 
 from llm_local.errors import InvalidRequest
-from llm_local.loaders.packing import packed_bytes
+from llm_local.loaders.packed_sizes import packed_bytes
 from llm_local.loaders.safetensors import Tensor, Weights
 from llm_local.specs import ModelSpec, PackedBits, Quantization
 

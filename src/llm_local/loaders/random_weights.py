@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from llm_local.errors import InsufficientMemory, InvalidRequest
 from llm_local.loaders.architectures import choose_class, config_class
 from llm_local.loaders.configuration import ModelConfig, context_length
-from llm_local.loaders.devices import available_bytes, computes_bfloat16, resolve_device
+from llm_local.loaders.devices import available_bytes, resolve_device
+from llm_local.loaders.host import computes_bfloat16
 from llm_local.loaders.packed_file import in_memory
 from llm_local.loaders.packed_model import assemble
 from llm_local.loaders.packing import Layout, Part, Source, pack_into, plan
