@@ -170,7 +170,10 @@ class OneShot:
         if self._open_tools is None:
             raise InvalidRequest("Tools cannot be used here.", param="tools")
         question = ToolQuestion(
-            self._messages, request.approve, stopped=lambda: self._signals.code is not None
+            self._messages,
+            request.approve,
+            on_notice=self._notice,
+            stopped=lambda: self._signals.code is not None,
         )
 
         def approve(call: ToolCall, source: str) -> ToolAnswer:

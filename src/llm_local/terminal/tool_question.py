@@ -33,7 +33,8 @@ class ToolAnswer:
 class ToolQuestion:
     """Decides each call: as `approve` says, or by asking. No terminal, no answer, and anything unclear mean no.
 
-    `stopped` says that a signal has come, and there is nothing to wait for. `terminal` replaces the real one in tests.
+    `on_notice` gets what people should see; `stopped` says that a signal has come, and there is nothing to wait for.
+    `terminal` replaces the real one in tests.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class ToolQuestion:
         messages: Messages,
         approve: str,
         *,
+        on_notice: Callable[[str], None] | None = None,
         stopped: Callable[[], bool] = lambda: False,
         terminal: str = _TERMINAL,
     ) -> None:
         self._messages = messages
         self._approve = approve
+        self._notice = messages.note if on_notice is None else on_notice
         self._stopped = stopped
         self._terminal = terminal
         self._told = False
@@ -61,7 +64,7 @@ class ToolQuestion:
         except OSError:
             if not self._told:
                 self._told = True
-                self._messages.note(
+                self._notice(
                     "There is no terminal to ask on, so no call is allowed; --approve all allows every call."
                 )
             return ToolAnswer(False)
