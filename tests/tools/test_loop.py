@@ -249,6 +249,14 @@ def test_cancel_between_calls_and_before_all() -> None:
     assert run.run().end == "cancelled"
 
 
+def test_a_cancel_that_comes_too_late_takes_nothing_from_the_answer() -> None:
+    run = loop(FakeGenerator(answered()))
+    for event in run:
+        if isinstance(event, Finish):
+            run.cancel()
+    assert (run.end, run.answer.text) == ("answered", "3")
+
+
 def test_cancel_while_a_tool_runs() -> None:
     run = loop(FakeGenerator(called(one_and_two()), answered()))
     seen = []

@@ -126,10 +126,10 @@ class ToolLoop:
                     if isinstance(event, ToolResult):
                         self._keep(event)
                     yield event
-            if self._runner.cancelled or reply.finish_reason == "cancelled":
+            if reply.finish_reason == "cancelled" or (reply.tool_calls and self._runner.cancelled):
                 self.end = "cancelled"
             elif not reply.tool_calls:
-                self.end = "answered"
+                self.end = "answered"  # whole, even where a cancel came with its last token
             elif over:
                 self.end = "max_rounds"
             if self.end is not None:
