@@ -19,6 +19,9 @@ class Fixed:
         self.accepted = []
         self._floats = floats
 
+    def ready(self, seconds):
+        return True
+
     def allowed(self):
         allowed = np.zeros(SIZE, dtype=np.bool_)
         allowed[self.wanted[0]] = True

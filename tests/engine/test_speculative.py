@@ -174,6 +174,9 @@ def test_the_sequence_ends_at_the_end_token_among_right_guesses():
         def __init__(self):
             self.done = 0
 
+        def ready(self, seconds):
+            return True
+
         def allowed(self):
             return [token == future["a"][self.done] for token in range(199)]
 
@@ -252,6 +255,9 @@ class ForceFirst:
 
     def __init__(self, first):
         self.first = first
+
+    def ready(self, seconds):
+        return True
 
     def allowed(self):
         return [self.first is None or token == self.first for token in range(199)]

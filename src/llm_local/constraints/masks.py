@@ -58,6 +58,13 @@ class GrammarMask:
                 raise self._next
             return cast("Sequence[bool]", self._next)
 
+    def ready(self, seconds: float) -> bool:
+        """True when the mask is there, or comes within so long."""
+        there = self._at_work.acquire(timeout=seconds)
+        if there:
+            self._at_work.release()
+        return there
+
     def accept(self, token_id: int) -> None:
         """Go on behind `token_id`, one of the allowed."""
         if token_id not in self._vocabulary.end_ids:

@@ -21,6 +21,9 @@ class Mask(Protocol):
     def allowed(self) -> Sequence[bool] | Sequence[float]:
         """Which ids may come next, `[vocab]`: booleans, or 0 for the allowed and minus infinity else."""
 
+    def ready(self, seconds: float) -> bool:
+        """True when `allowed` answers at once; waits for that at most so long."""
+
     def accept(self, token_id: int) -> None:
         """Go on behind `token_id`."""
 
@@ -92,6 +95,11 @@ class ReasoningGate:
             either = np.where(either, np.float32(0), _NEVER)
         either[self._reasoning.open_ids[0]] = 0
         return cast("Sequence[float]", either)
+
+    def ready(self, seconds: float) -> bool:
+        """True unless it is for `inner` to say what comes next, and that is late."""
+        asked = not (self._forced or self._lead) and self._state != "reasoning"
+        return not asked or self._inner is None or self._inner.ready(seconds)
 
     def accept(self, token_id: int) -> None:
         """Go on behind `token_id`, one of the allowed."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence as SequenceOf
 import torch
 
 from llm_local.engine.admission import check_request, out_of_memory, reserved_tokens
+from llm_local.engine.late_masks import MOMENT_S, WAIT_S, Held, comes_within
 from llm_local.engine.prefix_cache import PrefixCache
 from llm_local.engine.prompt_scores import score_prompt
 from llm_local.engine.protocol import EngineStep, PrefillStep, TokenRequest, TokenStep
@@ -72,25 +73,24 @@ class BatchEngine:
         """Schedule, run, postprocess."""
         now = self._clock()
         self._end_cancelled()
-        chunks = self._scheduler.schedule(self._drafts())
-        if chunks:
+        chunks: list[Chunk] = []
+        try:
+            self._resume(MOMENT_S)
+            chunks = self._scheduler.schedule(self._drafts())
             for chunk in chunks:
                 if chunk.sequence.scheduled_at is None:
                     chunk.sequence.scheduled_at = now
-            try:
+            if chunks:
                 self._run(chunks)
-            except BaseException:
-                self._level()
-                raise
-            finally:
-                for chunk in chunks:
-                    if isinstance(chunk.sequence, Branch):
-                        chunk.sequence.release()
-        else:
-            stuck = self._scheduler.stuck()
-            if stuck is not None:
-                need_bytes = stuck.state.bytes_to_append(stuck.num_pending)
-                self._fail(stuck, out_of_memory(self._runner.budget, need_bytes))
+            else:
+                self._wait()
+        except BaseException:
+            self._level()
+            raise
+        finally:
+            for chunk in chunks:
+                if isinstance(chunk.sequence, Branch):
+                    chunk.sequence.release()
         # only now: what happened before an interruption is not lost, the next step delivers it
         outputs, self._outbox = self._outbox, []
         return outputs
@@ -185,6 +185,7 @@ class BatchEngine:
     def _level(self) -> None:
         """After Ctrl-C or the like: what was computed, and led to no token yet, is forgotten and computed again."""
         for sequence in self._scheduler.running:
+            sequence.held = None
             sequence.num_computed = min(sequence.num_computed, len(sequence.tokens) - 1)
             if not sequence.state.rollback(sequence.num_computed):
                 sequence.num_computed = 0
@@ -208,6 +209,7 @@ class BatchEngine:
             if completes and sequence.continuations is not None:
                 self._collect(sequence, (), rows[-1:])
             elif completes:
+                sequence.num_drafted += len(chunk.drafts)
                 self._confirm(sequence, chunk.drafts, rows[-1 - len(chunk.drafts) :])
 
     def _collect(self, sequence: Sequence, path: tuple[int, ...], rows: torch.Tensor) -> None:
@@ -233,10 +235,12 @@ class BatchEngine:
     def _confirm(self, sequence: Sequence, drafts: SequenceOf[int], rows: torch.Tensor) -> None:
         """Sample after the last token, and after each guess as long as the guesses are what was sampled.
 
-        `rows` `[1 + guesses, vocab]`.
+        `rows` `[1 + guesses, vocab]`. Where a mask is late they are held, and the next step begins with them.
         """
-        sequence.num_drafted += len(drafts)
-        for row, guess in zip(rows, [*drafts, None], strict=True):
+        for place, (row, guess) in enumerate(zip(rows, [*drafts, None], strict=True)):
+            if not comes_within(MOMENT_S, sequence.request.mask):
+                sequence.held = Held(rows[place:].clone(), tuple(drafts[place:]))
+                return
             step = self._advance(sequence, row)
             if step.last:
                 return
@@ -247,6 +251,22 @@ class BatchEngine:
             sequence.num_computed += 1
         if drafts:
             sequence.state.rollback(sequence.num_computed)
+
+    def _resume(self, seconds: float) -> None:
+        """Sample for those whose mask was late and has come since, or comes within so long."""
+        for sequence in list(self._scheduler.running):
+            held = sequence.held
+            if held is not None and comes_within(seconds, sequence.request.mask):
+                sequence.held = None
+                self._confirm(sequence, held.drafts, held.rows)
+
+    def _wait(self) -> None:
+        """Nothing can run: because of late masks, or because somebody has outgrown the memory for good."""
+        self._resume(WAIT_S)
+        stuck = self._scheduler.stuck()
+        if stuck is not None:
+            need_bytes = stuck.state.bytes_to_append(stuck.num_pending)
+            self._fail(stuck, out_of_memory(self._runner.budget, need_bytes))
 
     def _advance(self, sequence: Sequence, logits: torch.Tensor) -> TokenStep:
         """Sample one token; the last one ends the sequence and is delivered here."""

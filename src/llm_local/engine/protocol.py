@@ -34,6 +34,9 @@ class TokenMask(Protocol):
         Booleans, or what the sampler applies fastest: a float32 array, 0 for the allowed and minus infinity else.
         """
 
+    def ready(self, seconds: float) -> bool:
+        """True when `allowed` answers at once; waits for that at most so long. Others go on meanwhile."""
+
     def accept(self, token_id: int) -> None:
         """Advance by the token that was sampled."""
 

@@ -75,7 +75,7 @@ class Scheduler:
             branches = self._branches(promised_bytes)
             chunks += [*branches, *self._prefills(promised_bytes, sum(c.length for c in branches))]
         # else someone was preempted, and what was freed is for the others; starting anything would only thrash
-        if not chunks and self.running:
+        if not chunks and self.running and all(sequence.held is None for sequence in self.running):
             self._preempt([])
         for chunk in chunks:
             self._num_served[chunk.sequence.request.owner] += chunk.length

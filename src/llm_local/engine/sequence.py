@@ -11,6 +11,7 @@ import torch
 
 from llm_local.engine.continuations import Continuations
 from llm_local.engine.kv_cache import KVBudget
+from llm_local.engine.late_masks import Held
 from llm_local.engine.protocol import ContinuationScores, SequenceReport, TokenRequest
 from llm_local.events import Timings, Usage
 from llm_local.sampling.sampler import Sampler
@@ -77,6 +78,7 @@ class Sequence:
         self.continuations: Continuations | None = None
         if request.continuations:
             self.continuations = Continuations(request.continuations, request.stop_token_ids)
+        self.held: Held | None = None
         self.cancelled = False
         self.submitted_at = 0.0
         self.scheduled_at: float | None = None
@@ -143,6 +145,7 @@ class Sequence:
     def restart(self) -> None:
         """Preempt: free the memory and compute everything again later. Sampled tokens stay."""
         self.state.free()
+        self.held = None
         self.num_computed = 0
         if self.num_completion_tokens == 0:
             self.num_cached = 0
