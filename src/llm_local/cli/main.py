@@ -12,7 +12,7 @@ from typing import Final, Protocol, cast
 
 from llm_local import __version__
 from llm_local.errors import InvalidRequest, LocalLLMError
-from llm_local.terminal.exit_codes import OK, USAGE, error_line, exit_code
+from llm_local.terminal.exit_codes import OK, USAGE, error_line, exit_code, leave
 from llm_local.terminal.flags import FlagParser
 from llm_local.terminal.streams import STDOUT, AnswerWriter, Messages, hold_standard_streams
 
@@ -25,8 +25,8 @@ class VerbModule(Protocol):
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
         """Declare its flags."""
 
-    def run(self, args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> None:
-        """Do it, writing to stdout and stderr."""
+    def run(self, args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> int | None:
+        """Do it, writing to stdout and stderr; None is exit code 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +47,26 @@ VERBS: Final[Mapping[str, Verb]] = {
     "config": Verb("show the settings that hold, and where each came from", "settings"),
     "decide": Verb("score answers by their exact probabilities, and say the best", "decide"),
     "doctor": Verb("look at this machine: what runs here, and what to mend", "doctor"),
+    "embed": Verb("turn texts into vectors, as the model's repository says", "embed"),
     "plugins": Verb("list the plug-ins that are installed, and which may be loaded", "plugins"),
+    "run": Verb("ask a model once; the answer goes to stdout, all else to stderr", "run"),
     "version": Verb("show the versions of llm-local and of what it runs on", "version"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (this process's own by default) and return its exit code."""
+    code = _run(list(sys.argv[1:] if argv is None else argv))
+    if argv is None and "torch" in sys.modules:
+        leave(code)  # to take down an interpreter with torch in it takes a second
+    return code
+
+
+def _run(words: list[str]) -> int:
     closed = hold_standard_streams()
-    # Not `take_stdout`: no verb so far imports a library that might print.
+    # Not `take_stdout`: a verb that imports a library which might print takes it itself.
     answer = AnswerWriter(io.FileIO(STDOUT, "w", closefd=False))
     messages = Messages.on_stderr()
-    words = list(sys.argv[1:] if argv is None else argv)
     try:
         if STDOUT in closed:
             raise LocalLLMError("stdout is closed, so there is nowhere to write to.")
@@ -88,12 +96,12 @@ def _dispatch(words: list[str], answer: AnswerWriter, messages: Messages) -> int
     words = list(words)
     words.remove(word)
     parser = verb_parser(name)
-    args = parser.parse_args(words)
-    if args.help:
+    flags = words[: words.index("--")] if "--" in words else words
+    if not {"-h", "--help"}.isdisjoint(flags):  # before what the verb cannot do without
         answer.write(parser.format_help())
-    else:
-        VERBS[name].load().run(args, answer, messages)
-    return OK
+        return OK
+    args = parser.parse_intermixed_args(words)  # flags may stand between MODEL and PROMPT
+    return VERBS[name].load().run(args, answer, messages) or OK
 
 
 def find_verb(word: str) -> str | None:
