@@ -105,7 +105,7 @@ class Bench:
             self.signals,
             stdin=self._stdin,
             opener=self._open,
-            open_tools=self._script.open_tools,
+            open_tools=self._script.make_parser.__globals__["open_tools"],  # of the same door
         )
         return shot.run(self._script.make_parser().parse(words))
 
