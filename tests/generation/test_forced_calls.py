@@ -305,6 +305,29 @@ def test_control_strings_are_the_models_own_tokens(name):
         assert whole.token_ids.count(token) == text.count(control) > 0
 
 
+@pytest.mark.parametrize("name", [XML, GLM, GEMMA])
+def test_texts_of_digits_and_dashes_are_no_long_numbers(name):
+    """What bounds the numbers of JSON leaves the texts alone that stand in no double quotes."""
+    generator, _ = generator_for(name)
+    tool = ToolDefinition("write", "", {"properties": {"a": {"type": "string"}}, "required": ["a"]})
+    options = GenerationOptions(tool_choice="write", think="off")
+    gate = generator._masks.mask("", options, [tool], raw=False)
+    tokenizer = generator._loaded.tokenizer
+    quote = "" if name != GEMMA else '<|"|>'
+    spelled = {
+        XML: "<tool_call>\n<function=write>\n<parameter=a>\n",
+        GLM: "<tool_call>write\n<arg_key>a</arg_key>\n<arg_value>",
+        GEMMA: f"<|tool_call>call:write{{a:{quote}",
+    }[name]
+    for token_id in tokenizer(spelled, add_special_tokens=False).input_ids:
+        assert gate.allowed()[token_id] == 0
+        gate.accept(token_id)
+    for character in "-" * 60 + "7" * 60:
+        (token_id,) = tokenizer(character, add_special_tokens=False).input_ids
+        assert gate.allowed()[token_id] == 0
+        gate.accept(token_id)
+
+
 def test_deltas_and_text_of_a_cut_call():
     """A call that the limit cuts is text, and says "length"."""
     generator, _ = generator_for("glm")

@@ -59,16 +59,10 @@ class ConstraintCompiler:
         self._cache: OrderedDict[_Key, _Compiled] = OrderedDict()
         self._threads = MaskThreads(min(MASK_THREADS, os.cpu_count() or 1))
 
-    def mask(
-        self,
-        constraint: Constraint | CallGrammar,
-        other: Alternative | None = None,
-        *,
-        bound_numbers: bool = False,
-    ) -> GrammarMask:
+    def mask(self, constraint: Constraint | CallGrammar, other: Alternative | None = None) -> GrammarMask:
         """A fresh mask for one sequence, whose reply may go the `other` way instead.
 
-        JSON numbers end by themselves in JSON, and with `bound_numbers` in any other grammar.
+        JSON numbers end by themselves, in the answer and in calls.
 
         Raises:
             InvalidRequest: the constraint cannot be enforced, is satisfied by nothing, or is too large.
@@ -84,7 +78,7 @@ class ConstraintCompiler:
         if compiled is None:
             compiled = run_with_deadline(lambda: _compile(key, vocabulary), COMPILE_SECONDS)
             self._keep(key, compiled)
-        bound_numbers |= constraint.kind in ("json", "json_schema") or other is not None
+        bound_numbers = _is_json(constraint) or (other is not None and other.body.is_json)
         return GrammarMask(
             compiled.matcher.deep_copy(),
             vocabulary,
@@ -140,6 +134,12 @@ def _compile(key: _Key, vocabulary: Vocabulary) -> _Compiled:
     if trial.is_error():
         raise _not_kept(constraint, trial.get_error(), "can be satisfied by no reply")
     return _Compiled(matcher, len(grammar) + sum(map(len, constraint.choices)))
+
+
+def _is_json(constraint: Constraint | CallGrammar) -> bool:
+    if isinstance(constraint, CallGrammar):
+        return constraint.is_json
+    return constraint.kind in ("json", "json_schema")
 
 
 def _not_kept(constraint: Constraint | CallGrammar, reason: str, what: str) -> InvalidRequest:

@@ -25,9 +25,13 @@ _META: Final = re.compile(r"[\\.+*?()|\[\]{}^$#&~/-]")
 
 @dataclass(frozen=True, slots=True)
 class CallGrammar:
-    """A Lark grammar of tool calls. It is ours, so unlike a caller's it may name tokens, as `<[5]>`."""
+    """A Lark grammar of tool calls. It is ours, so unlike a caller's it may name tokens, as `<[5]>`.
+
+    `is_json`: what stands outside of double quotes is JSON, so that the longest numbers can be told from texts.
+    """
 
     text: str
+    is_json: bool = True
 
     @property
     def kind(self) -> str:

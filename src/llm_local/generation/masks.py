@@ -86,7 +86,7 @@ class RequestMasks:
             )
         try:
             lead, calls = forced_calls(self._reply.tools, tools, choice, self._token_of)
-            return self._compiler.mask(CallGrammar(calls), bound_numbers=True), lead
+            return self._compiler.mask(CallGrammar(calls, is_json=self._json_calls)), lead
         except InvalidRequest as error:
             if error.param == "tool_choice":
                 raise
@@ -101,7 +101,9 @@ class RequestMasks:
         spell = self._template.spell
         try:
             lead, calls = forced_calls(self._reply.tools, tools, "required", self._token_of)
-            other = Alternative(spell(lead), CallGrammar(calls), spell(answers) if answers else ())
+            other = Alternative(
+                spell(lead), CallGrammar(calls, is_json=self._json_calls), spell(answers) if answers else ()
+            )
             return self._compiler.mask(constraint, other)
         except InvalidRequest as error:
             if error.param == "constraint":
@@ -111,6 +113,11 @@ class RequestMasks:
                 "Set tool_choice to none, or drop the constraint.",
                 param="tool_choice",
             ) from None
+
+    @property
+    def _json_calls(self) -> bool:
+        envelope = self._reply.tools.envelope
+        return envelope is not None and envelope.arguments is None
 
     def _token_of(self, text: str) -> int | None:
         token_ids = self._template.spell(text)

@@ -14,6 +14,7 @@ from llm_local.text.tool_formats.schemas import (
     count_of,
     listed_values,
     members_of,
+    number_of,
     refuse,
     resolved,
     speaking,
@@ -27,8 +28,6 @@ _ANY: Final = re.compile(r"[\s\S]*")
 _BARE: Final = re.compile(r"[^\s,:{}\[\]<>\"|]+")
 _NUMERIC: Final = frozenset("type minimum maximum exclusiveMinimum exclusiveMaximum multipleOf".split())
 _SCALARS: Final = ("string", "number", "boolean", "null")
-_FRACTION: Final = r"(\.[0-9]{1,15})?([eE][+-]?[0-9]{1,2})?"
-_INTEGER: Final = r"-?(0|[1-9][0-9]{0,14})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +116,7 @@ class _Writer:
         for keyword in sorted(speaking(schema) - _NUMERIC):
             raise refuse(f"{keyword!r}", place)
         if speaking(schema) == {"type"}:  # JSON has no longest number
-            fraction = _FRACTION if schema["type"] == "number" else ""
-            return self._rules.terminal(f"/{_INTEGER}{fraction}/")
+            return self._rules.terminal(number_of(schema["type"] == "number"))
         return self._rules.json(schema)
 
     def _items(self, schema: Mapping[str, Any], place: str) -> str:

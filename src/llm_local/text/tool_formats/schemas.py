@@ -17,6 +17,7 @@ __all__ = [
     "count_of",
     "listed_values",
     "members_of",
+    "number_of",
     "refuse",
     "resolved",
     "speaking",
@@ -34,6 +35,8 @@ _OF_OBJECTS: Final = frozenset(
 )
 _OF_TEXTS: Final = frozenset("type minLength maxLength pattern".split())
 _CHARACTER: Final = r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"  # no control character but those of layout
+_INTEGER: Final = r"-?(0|[1-9][0-9]{0,14})"
+_FRACTION: Final = r"(\.[0-9]{1,15})?([eE][+-]?[0-9]{1,2})?"
 _MAX_REFERENCES: Final = 64
 # Of which type a keyword speaks; of all others it says nothing.
 _TYPES: Final = {
@@ -161,6 +164,11 @@ def members_of(schema: Mapping[str, Any], place: str, names: re.Pattern[str]) ->
     return [
         Member(name, one, name in required, f"{place}/properties/{name}") for name, one in properties.items()
     ]
+
+
+def number_of(fraction: bool) -> str:
+    """A terminal expression for numbers of a length that float64 can tell apart, with a fraction or whole."""
+    return f"/{_INTEGER}{_FRACTION if fraction else ''}/"
 
 
 def text_of(schema: Mapping[str, Any], place: str, without: tuple[str, ...]) -> str:

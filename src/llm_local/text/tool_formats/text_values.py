@@ -19,6 +19,7 @@ from llm_local.text.tool_formats.schemas import (
     as_type,
     listed_values,
     members_of,
+    number_of,
     refuse,
     resolved,
     speaking,
@@ -118,6 +119,9 @@ class TextArguments:
             return rules.closed(text_of(schema, member.place, self.never), self.closes)
         if "string" in kinds or listed_values(schema) is not None:
             return rules.closed(self._texts(schema, kinds, member.place, root), self.closes)
+        if speaking(schema) == {"type"} and kinds <= {"integer", "number"}:
+            number = number_of("number" in kinds)  # JSON has no longest one
+            return f"{rules.terminal(number)} {rules.literal(self.closes)}"
         shared = {name: root[name] for name in ("$defs", "definitions") if name in root}
         return f"{rules.json({**schema, **shared})} {rules.literal(self.closes)}"
 
