@@ -13,7 +13,7 @@ A packed module's `weight` has the shape and the number format that code around 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -23,6 +23,7 @@ from llm_local.errors import EngineError
 from llm_local.kernels.facts import WeightFacts
 from llm_local.kernels.layout import LlmLinear, LlmWeightKind
 from llm_local.kernels.library import Native, native, status
+from llm_local.kernels.siblings import Siblings, join_siblings, part_siblings
 
 __all__ = [
     "NativeLinear",
@@ -51,6 +52,8 @@ class _StructuredLinear(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._struct: LlmLinear | None = None
+        self.siblings: Siblings | None = None
+        """Layers that are computed with this one, while they are joined."""
 
     def as_struct(self) -> LlmLinear:
         """The layer for the native library; its pointers are good as long as this module lives unchanged."""
@@ -60,13 +63,7 @@ class _StructuredLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[..., in_features]` to `[..., out_features]`, in the number format of `x`."""
-        tokens = x.reshape(-1, x.shape[-1])
-        if x.dtype not in _PLAIN:
-            tokens = tokens.float()
-        tokens = tokens.contiguous()
-        output = tokens.new_empty(len(tokens), self.out_features)
-        required_native().linear([self.as_struct()], tokens, [output])
-        return output.view(*x.shape[:-1], self.out_features).to(x.dtype)
+        return _outputs([self], x)[0] if self.siblings is None else self.siblings.output(self, x)
 
     def _describe(self) -> LlmLinear:
         raise NotImplementedError
@@ -75,9 +72,24 @@ class _StructuredLinear(nn.Module):
         self._struct = None  # the tensors may move
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: without pointers, which are to this layer's tensors."""
+        return self.__dict__ | {"_struct": None}
+
     def extra_repr(self) -> str:
         """Shown by `print(model)`."""
         return f"{self.in_features}, {self.out_features}"
+
+
+def _outputs(layers: Sequence[_StructuredLinear], x: torch.Tensor) -> list[torch.Tensor]:
+    """What layers of one input make of `x`."""
+    tokens = x.reshape(-1, x.shape[-1])
+    if x.dtype not in _PLAIN:
+        tokens = tokens.float()
+    tokens = tokens.contiguous()
+    outputs = [tokens.new_empty(len(tokens), layer.out_features) for layer in layers]
+    required_native().linear([layer.as_struct() for layer in layers], tokens, outputs)
+    return [output.view(*x.shape[:-1], output.shape[-1]).to(x.dtype) for output in outputs]
 
 
 class _Packed(nn.Module):
@@ -183,18 +195,23 @@ _PLAIN: Final = {torch.float32: LlmWeightKind.F32, torch.bfloat16: LlmWeightKind
 
 
 def adopt_linears(model: nn.Module) -> int:
-    """Give every plain torch linear layer of a CPU model to the native library; returns how many."""
+    """Give every plain torch linear layer of a CPU model to the native library; returns how many.
+
+    Native layers of one input, packed ones too, are computed together from here on.
+    """
     adopted = 0
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear and child.weight.dtype in _PLAIN and child.weight.is_contiguous():
                 setattr(parent, name, NativeLinear(child))
                 adopted += 1
+    join_siblings(model, _StructuredLinear, _outputs)
     return adopted
 
 
 def release_linears(model: nn.Module) -> int:
     """Undo `adopt_linears`: torch's own layers again, over the same parameters; returns how many."""
+    part_siblings(model)
     released = 0
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
