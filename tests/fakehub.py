@@ -248,8 +248,9 @@ def _content(data: bytes, wanted: str | None) -> tuple[int, dict[str, str], byte
     headers = {"Content-Type": "application/octet-stream", "ETag": f'"{hashlib.sha256(data).hexdigest()}"'}
     if wanted is None:
         return 200, headers, data, data
-    start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+    first, _, last = wanted.removeprefix("bytes=").partition("-")
+    start, end = int(first), min(int(last) + 1 if last else len(data), len(data))
     if start >= len(data):
         return 416, {**headers, "Content-Range": f"bytes */{len(data)}"}, b"", data
-    headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-    return 206, headers, data[start:], data
+    headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+    return 206, headers, data[start:end], data

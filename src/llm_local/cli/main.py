@@ -49,7 +49,12 @@ VERBS: Final[Mapping[str, Verb]] = {
     "doctor": Verb("look at this machine: what runs here, and what to mend", "doctor"),
     "embed": Verb("turn texts into vectors, as the model's repository says", "embed"),
     "plugins": Verb("list the plug-ins that are installed, and which may be loaded", "plugins"),
+    "pull": Verb(
+        "fetch a model from the hub, after a look at whether it fits here", "pull", ("download", "get")
+    ),
+    "ps": Verb("list the servers that run on this machine", "ps"),
     "run": Verb("ask a model once; the answer goes to stdout, all else to stderr", "run"),
+    "stop": Verb("have servers on this machine finish their answers, and end", "stop"),
     "version": Verb("show the versions of llm-local and of what it runs on", "version"),
 }
 

@@ -39,6 +39,7 @@ __all__ = [
     "environment_folder",
     "install",
     "main",
+    "why_missing",
 ]
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,15 @@ def ensure_built(on_build: OnBuild | None = None) -> Path:
     """
     compiler = find_compiler()
     return _find(compiler) or _build_in(cache_folder(), compiler, on_build or logger.warning)
+
+
+def why_missing() -> str:
+    """Why there can be no library here, found out without building one and without torch; "" where there can."""
+    try:
+        compiler = find_compiler()
+    except BuildFailed as error:
+        return error.message
+    return "" if compiler is not None or _find(None) is not None else "there is no C++ compiler"
 
 
 def install(on_build: OnBuild | None = None) -> Path:

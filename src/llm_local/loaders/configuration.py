@@ -21,6 +21,7 @@ __all__ = [
     "context_length",
     "end_token_ids",
     "generation_defaults",
+    "parse_config",
     "read_config",
     "read_json",
 ]
@@ -102,7 +103,16 @@ def read_config(folder: Path) -> ModelConfig:
             f"The directory {shown(str(folder))} holds no model: it has no {CONFIG}.",
             "Name the folder that the model's files lie in.",
         )
-    raw = read_json(path)
+    return parse_config(read_json(path))
+
+
+def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
+    """As `read_config`, of what a `config.json` holds.
+
+    Raises:
+        ModelCorrupt: it is damaged.
+        UnsupportedTask: the weights are quantized.
+    """
     config: dict[str, Any] = _scrubbed(raw)
     quantized = config.get("quantization_config")
     if quantized:

@@ -17,6 +17,7 @@ from llm_local.specs import Kernels, ModelSpec, PackedBits
 __all__ = [
     "Placement",
     "available_bytes",
+    "gpu_bytes",
     "no_native",
     "place",
     "resolve_device",
@@ -87,7 +88,7 @@ def _place_plain(spec: ModelSpec, device: str, weights: Weights) -> Placement:
         if halved <= have:  # slower to compute on this machine, but it runs
             dtype, need = torch.bfloat16, halved
     if need > have and device == "cuda" and torch.cuda.device_count() > 1:
-        together = sum(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
+        together = gpu_bytes(device)
         if need <= together:
             return Placement(device, dtype, need, spread=True, notice=_notice(spec, device, dtype, weights))
         have = together
@@ -156,6 +157,13 @@ def available_bytes(device: str) -> int:
     if device == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     return host_bytes()
+
+
+def gpu_bytes(device: str) -> int:
+    """The same of all GPUs together, over which a model is spread where one does not hold it."""
+    if device != "cuda":
+        return available_bytes(device)
+    return sum(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
 
 
 def _need_bytes(weights: Weights, dtype: torch.dtype) -> int:

@@ -23,7 +23,7 @@ from llm_local.store.names import shown
 from llm_local.store.selection import INDEX, WEIGHTS, is_pickle
 from llm_local.store.weight_index import read_index
 
-__all__ = ["Tensor", "Weights", "read_header", "read_weights"]
+__all__ = ["Tensor", "Weights", "parse_header", "read_header", "read_weights"]
 
 _MAX_HEADER_BYTES: Final = 100_000_000  # the limit of the format's own library
 _BITS: Final[Mapping[str, int]] = {
@@ -107,7 +107,9 @@ def read_header(path: Path) -> dict[str, Tensor]:
     """
     try:
         with open(path, "rb") as data:
-            return _header(data, path)
+            size = data.seek(0, 2)
+            data.seek(0)
+            return parse_header(data, size, path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelCorrupt(f"{path.name} is missing.", _REPAIR, file=path.name) from error
     except OSError as error:
@@ -118,20 +120,12 @@ def read_header(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _read_shards(folder: Path, index: Mapping[str, str]) -> Weights:
-    shards = {name: read_header(folder / name) for name in sorted(set(index.values()))}
-    for tensor, shard in index.items():
-        if tensor not in shards[shard]:
-            raise ModelCorrupt(
-                f"{INDEX} says that {shown(tensor)} is in {shard}, but it is not there.", _REPAIR, file=shard
-            )
-    tensors = {tensor: found for header in shards.values() for tensor, found in header.items()}
-    return Weights(tuple(folder / name for name in shards), tensors)
+def parse_header(data: BinaryIO, size: int, path: Path) -> dict[str, Tensor]:
+    """As `read_header`, from the start of a file of `size` bytes; no more than the header is read.
 
-
-def _header(data: BinaryIO, path: Path) -> dict[str, Tensor]:
-    size = data.seek(0, 2)
-    data.seek(0)
+    Raises:
+        ModelCorrupt: the file is not what its name says.
+    """
     start = data.read(512)
     _refuse_impostors(start, size, path)
     if size < 8:
@@ -154,6 +148,17 @@ def _header(data: BinaryIO, path: Path) -> dict[str, Tensor]:
     if not header:
         raise _corrupt(path, "it has no tensors")
     return _layout(header, path, begin=8 + length, size=size)
+
+
+def _read_shards(folder: Path, index: Mapping[str, str]) -> Weights:
+    shards = {name: read_header(folder / name) for name in sorted(set(index.values()))}
+    for tensor, shard in index.items():
+        if tensor not in shards[shard]:
+            raise ModelCorrupt(
+                f"{INDEX} says that {shown(tensor)} is in {shard}, but it is not there.", _REPAIR, file=shard
+            )
+    tensors = {tensor: found for header in shards.values() for tensor, found in header.items()}
+    return Weights(tuple(folder / name for name in shards), tensors)
 
 
 def _layout(header: dict[str, Any], path: Path, *, begin: int, size: int) -> dict[str, Tensor]:

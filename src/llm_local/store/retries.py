@@ -53,13 +53,13 @@ class Retries:
         asked = error.retry_after_s
         if self._failures >= self._tries or (asked is not None and asked > _LONGEST_OBEYED_WAIT_S):
             raise HubUnavailable(
-                f"The model hub cannot be used now: {error.reason}.", _hint(asked)
+                f"The model hub cannot be used now: {error.reason.rstrip('.')}.", _hint(asked)
             ) from error
         # Jitter keeps many machines that failed together from coming back together.
         backoff = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (self._failures - 1)) * random.uniform(0.75, 1.25)  # noqa: S311
         seconds = backoff if asked is None else max(asked, 0.0)
         if self._on_wait is not None:
-            self._on_wait(f"{error.reason}; trying again in {seconds:.0f} s")
+            self._on_wait(f"{error.reason.rstrip('.')}; trying again in {seconds:.0f} s")
         self._sleep(seconds)
 
 

@@ -136,7 +136,7 @@ def _refuse(ref: str, names: Collection[str]) -> None:
     if variants := gguf_variants(names):
         raise UnsupportedTask(
             f"{ref} has its weights only as GGUF, which cannot be run yet.",
-            f"To fetch one of them anyway write {ref}: and one of {', '.join(variants)}.",
+            f"To fetch one anyway write {ref}:FILE; it has {', '.join(files[0] for files in variants.values())}.",
         )
     other = sorted(name for name in names if name.lower().endswith((".onnx", ".h5", ".msgpack")))
     if other:
