@@ -44,17 +44,24 @@ class Verb:
 
 VERBS: Final[Mapping[str, Verb]] = {
     "bench": Verb("measure how fast this machine runs a model", "bench"),
+    "completion": Verb("print what makes bash, zsh or fish complete llm-local's words", "completion"),
     "config": Verb("show the settings that hold, and where each came from", "settings"),
+    "cp": Verb("give a model a second name; nothing is copied", "cp", ("copy",)),
     "decide": Verb("score answers by their exact probabilities, and say the best", "decide"),
     "doctor": Verb("look at this machine: what runs here, and what to mend", "doctor"),
     "embed": Verb("turn texts into vectors, as the model's repository says", "embed"),
+    "import": Verb("give a name to a folder or a GGUF file, which stays where it is", "import_model"),
+    "list": Verb("list the models on this machine", "list_models", ("ls",)),
     "plugins": Verb("list the plug-ins that are installed, and which may be loaded", "plugins"),
     "pull": Verb(
         "fetch a model from the hub, after a look at whether it fits here", "pull", ("download", "get")
     ),
     "ps": Verb("list the servers that run on this machine", "ps"),
+    "rm": Verb("remove models, and free what no other model needs", "rm", ("remove",)),
     "run": Verb("ask a model once; the answer goes to stdout, all else to stderr", "run"),
+    "show": Verb("show what a model on this machine is, by its files", "show", ("info",)),
     "stop": Verb("have servers on this machine finish their answers, and end", "stop"),
+    "verify": Verb("compare every byte of a model with what it should be", "verify"),
     "version": Verb("show the versions of llm-local and of what it runs on", "version"),
 }
 

@@ -1,0 +1,85 @@
+"""`llm-local ps`: the servers that run on this machine, and what each has loaded."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import time
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from llm_local.store.servers import RunningServer, running_servers
+from llm_local.terminal.sanitize import sanitize_line
+from llm_local.terminal.streams import STDOUT, AnswerWriter, Messages
+
+__all__ = ["add_flags", "as_object", "run"]
+
+_HEADER: Final = ("PORT", "HOST", "PID", "MODEL", "MEMORY", "SINCE", "UNTIL")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of the verb."""
+    parser.add_argument("--json", action="store_true", help="print one JSON list")
+
+
+def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> None:
+    """Print the servers: a table on a terminal, lines with tabs between in a pipe, or JSON.
+
+    Raises:
+        StorageError: stdout refused.
+    """
+    servers = running_servers()
+    if args.json:
+        answer.write(json.dumps([as_object(one) for one in servers], indent=2) + "\n")
+        return
+    if not servers:
+        messages.note("No server is running.")
+        return
+    rows = [tuple(map(sanitize_line, _row(one, time.time()))) for one in servers]
+    if os.isatty(STDOUT):
+        rows.insert(0, _HEADER)
+        wide = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+        lines = ["  ".join(map(str.ljust, row, wide)).rstrip() for row in rows]
+    else:
+        lines = ["\t".join(row) for row in rows]
+    answer.write("".join(line + "\n" for line in lines))
+
+
+def as_object(server: RunningServer) -> dict[str, Any]:
+    """For programs. Times are UTC; `process_visible` is False for a server of another container."""
+    found = dataclasses.asdict(server)
+    del found["process_start"]
+    return {
+        **found,
+        "started": _iso(server.started),
+        "keep_alive_until": _iso(server.keep_alive_until),
+        "process_visible": server.is_visible,
+    }
+
+
+def _row(server: RunningServer, now: float) -> tuple[str, ...]:
+    memory = "-" if server.memory_bytes is None else f"{server.memory_bytes / 1e9:.1f} GB"
+    return (
+        str(server.port),
+        server.host,
+        str(server.pid),
+        server.model or "none loaded",
+        memory,
+        datetime.fromtimestamp(server.started).strftime("%Y-%m-%d %H:%M"),
+        _until(server, now),
+    )
+
+
+def _until(server: RunningServer, now: float) -> str:
+    if server.model is None:
+        return "-"
+    if server.keep_alive_until is None:
+        return "it stops"
+    left = max(0, round(server.keep_alive_until - now))
+    return f"in {left} s" if left < 120 else f"in {round(left / 60)} min"
+
+
+def _iso(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
