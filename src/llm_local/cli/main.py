@@ -59,6 +59,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "ps": Verb("list the servers that run on this machine", "ps"),
     "rm": Verb("remove models, and free what no other model needs", "rm", ("remove",)),
     "run": Verb("ask a model once; the answer goes to stdout, all else to stderr", "run"),
+    "search": Verb("look for models on the hub", "search", ("find",)),
     "show": Verb("show what a model on this machine is, by its files", "show", ("info",)),
     "stop": Verb("have servers on this machine finish their answers, and end", "stop"),
     "verify": Verb("compare every byte of a model with what it should be", "verify"),
