@@ -11,9 +11,19 @@ from urllib.parse import urljoin, urlsplit
 
 from llm_local.errors import ConfigError, HubUnavailable
 
-__all__ = ["Origin", "checked_endpoint", "hub_endpoint", "hub_token", "is_offline", "origin", "redirected"]
+__all__ = [
+    "Origin",
+    "checked_endpoint",
+    "hub_endpoint",
+    "hub_token",
+    "is_offline",
+    "loggable",
+    "origin",
+    "redirected",
+]
 
 _DEFAULT: Final = "https://huggingface.co"
+_PORTS: Final = {"https": 443, "http": 80}
 _ENDPOINT: Final = re.compile(r"https?://[^/\s@?#]+(/[^\s?#]*)?")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]*")
 
@@ -77,12 +87,26 @@ def origin(url: str) -> Origin:
     """
     try:
         parts = urlsplit(url)
-        port = parts.port or {"https": 443, "http": 80}[parts.scheme]
+        port = parts.port or _PORTS[parts.scheme]
     except (ValueError, KeyError) as error:
         raise HubUnavailable(
             f"The model hub cannot be reached at {url[:100]!r}: that is no web address."
         ) from error
     return Origin(parts.scheme, (parts.hostname or "").lower(), port)
+
+
+def loggable(url: str) -> str:
+    """The part of an address that may be written down: scheme, host, port and path.
+
+    Names, passwords and what follows a question mark are keys, where a hub redirects to a warehouse.
+
+    Raises:
+        HubUnavailable: it is no http or https address.
+    """
+    where = origin(url)
+    host = f"[{where.host}]" if ":" in where.host else where.host
+    port = "" if where.port == _PORTS[where.scheme] else f":{where.port}"
+    return f"{where.scheme}://{host}{port}{urlsplit(url).path}"
 
 
 def redirected(url: str, target: str, endpoint: str) -> str:

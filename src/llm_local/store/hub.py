@@ -22,7 +22,7 @@ import httpx2
 
 from llm_local import __version__
 from llm_local.errors import HubUnavailable
-from llm_local.store.endpoint import origin, redirected
+from llm_local.store.endpoint import loggable, origin, redirected
 from llm_local.store.retries import TransientError
 
 __all__ = ["OFFLINE_AFTER_S", "Answer", "HubClient", "probe", "within"]
@@ -93,8 +93,7 @@ class HubClient:
         for _ in range(_MAX_REDIRECTS + 1):
             own = origin(url) == origin(self.endpoint)
             sent = {**(headers or {}), **(self._authorization if own else {})}
-            # Without the query: where a hub redirects to, it is a key.
-            logger.info("outbound: %s %s", method, url.partition("?")[0])
+            logger.info("outbound: %s %s", method, loggable(url))
             with (
                 _transport_errors(self.endpoint),
                 self._client.stream(method, url, headers=sent) as response,
@@ -118,6 +117,7 @@ def probe(endpoint: str) -> None:
     proxy = proxies.get(address.scheme) or proxies.get("all")
     if proxy and not urllib.request.proxy_bypass(address.host):
         address = origin(proxy if "//" in proxy else f"http://{proxy}")
+    logger.info("outbound: connect to %s:%d and hang up", address.host, address.port)
     try:
         socket.create_connection((address.host, address.port), timeout=OFFLINE_AFTER_S).close()
     except (OSError, UnicodeError) as error:
