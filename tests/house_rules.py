@@ -22,7 +22,7 @@ FLOORS: Mapping[str, int] = {
     **dict.fromkeys(("text", "constraints", "sampling", "kernels"), 3),
     **dict.fromkeys(("loaders", "model_loader"), 4),
     **dict.fromkeys(("engine",), 5),
-    **dict.fromkeys(("generator", "generation", "embedder"), 6),
+    **dict.fromkeys(("generator", "generation", "embedder", "embedding"), 6),
     **dict.fromkeys(("runtime", "service"), 7),
     **dict.fromkeys(("chat", "tools", "rag", "finetuning", "bench", "terminal"), 8),
     **dict.fromkeys(("chat_cli", "chat_cli_rich", "api_server", "api", "cli", "web", "__main__"), 9),
@@ -39,12 +39,22 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "config": ("settings",),
     "model_loader": ("loaders",),
     "generator": ("generation",),
+    "embedder": ("embedding",),
     "service": ("runtime",),
     "api_server": ("api",),
     "__main__": ("cli",),
 }
 
-_TORCH_ROOMS = ("sampling", "kernels", "loaders", "engine", "model_loader", "embedder", "finetuning")
+_TORCH_ROOMS = (
+    "sampling",
+    "kernels",
+    "loaders",
+    "engine",
+    "model_loader",
+    "embedder",
+    "embedding",
+    "finetuning",
+)
 _HUB_ONLY = ("store.hub",)
 _TERMINALS = ("terminal", "chat_cli_rich", "cli")
 

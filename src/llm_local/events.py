@@ -41,7 +41,7 @@ __all__ = [
 
 Channel = Literal["content", "reasoning"]
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
-Stage = Literal["queued", "downloading", "loading", "prefill"]
+Stage = Literal["queued", "downloading", "verifying", "loading", "prefill", "embedding"]
 ToolOutcome = Literal["ok", "failed", "timed_out", "denied", "invalid", "unknown", "over_limit", "cancelled"]
 
 
@@ -67,7 +67,7 @@ class ContextTrimmed:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a stage is. Units: places (queued), bytes (downloading, loading), tokens (prefill).
+    """How far a stage is. Units: places (queued), bytes (downloading, verifying, loading), tokens (the others).
 
     `label` names what is in progress (a file name), for people.
     """

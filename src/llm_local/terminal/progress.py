@@ -16,8 +16,10 @@ __all__ = ["ProgressReporter", "format_bytes"]
 _VERBS: Final[dict[Stage, str]] = {
     "queued": "waiting",
     "downloading": "downloading",
+    "verifying": "verifying",
     "loading": "loading",
     "prefill": "reading the prompt",
+    "embedding": "embedding",
 }
 _LIVE_EVERY_S: Final = 0.1
 _PLAIN_EVERY_S: Final = 5.0
@@ -82,7 +84,7 @@ class ProgressReporter:
 
 def _describe(progress: Progress, track: _Track, now: float) -> str:
     what = f"{_VERBS[progress.stage]} {progress.label}".rstrip()
-    in_bytes = progress.stage in ("downloading", "loading")
+    in_bytes = progress.stage in ("downloading", "verifying", "loading")
     done = format_bytes(progress.done) if in_bytes else str(progress.done)
     if not progress.total:
         return f"{what}: {done}"

@@ -72,6 +72,17 @@ class AnswerWriter:
             self.started = True
             self._send(self._filter.feed(text) if self._filter else text)
 
+    def write_bytes(self, data: bytes) -> None:
+        """Send data that is no text, as it is; a terminal is no place for it.
+
+        Raises:
+            StorageError: stdout is a terminal.
+        """
+        if self._filter:
+            raise StorageError("Data cannot be written to a terminal.", "Write it to a file.")
+        self.started = True
+        self._send_bytes(data)
+
     def end(self) -> None:
         """Finish the answer with a newline, unless its own text ended in one."""
         if self._filter:
@@ -83,8 +94,11 @@ class AnswerWriter:
         if not text:
             return
         self._ends_in_newline = text.endswith("\n")
+        self._send_bytes(replace_surrogates(text).encode("utf-8"))
+
+    def _send_bytes(self, data: bytes) -> None:
         try:
-            _write_all(self._raw, text)
+            _write_all(self._raw, data)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -139,11 +153,11 @@ class Messages:
 
     def _send(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody is listening, and there is no third place to say so
-            _write_all(self._raw, text)
+            _write_all(self._raw, replace_surrogates(text).encode("utf-8"))
 
 
-def _write_all(raw: io.RawIOBase, text: str) -> None:
-    rest = memoryview(replace_surrogates(text).encode("utf-8"))
+def _write_all(raw: io.RawIOBase, data: bytes) -> None:
+    rest = memoryview(data)
     while rest:
         written = raw.write(rest)
         if written is None:  # somebody made the descriptor non-blocking: wait for room
