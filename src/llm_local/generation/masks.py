@@ -44,6 +44,7 @@ class RequestMasks:
         reasoning = None
         # a model that may do without reasoning, and was told to, begins its answer at once
         without = options.think == "off" and inner is not None and not (tags and tags.answers)
+        without = without and not self._template.opens_reasoning(prompt)
         limited = inner is not None or options.max_thinking_tokens is not None
         if tags is not None and limited and not without:
             reasoning = self._reasoning(tags, prompt, options.max_thinking_tokens, exact=inner is not None)
