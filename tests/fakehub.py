@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import socket
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 # What a hostile hub may call a file.
 EVIL_NAMES = [
@@ -35,6 +36,7 @@ class Repo:
     commit: str = "a" * 40
     with_digests: bool = True
     extra_names: list[str] = field(default_factory=list)
+    details: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ class Answer:
     body: bytes
     whole: bytes
     stop: threading.Event
+    bytes_per_s: float | None = None
     sent: bool = False
+    num_sent: int = 0
 
     def send(self, *, cut: int | None = None, reset: bool = False) -> None:
         """Send it; with `cut`, only so many bytes of the body, and then an end or a reset of the connection."""
@@ -69,7 +73,7 @@ class Answer:
             self.handler.send_header(name, value)
         self.handler.end_headers()
         if self.handler.command != "HEAD":
-            self.handler.wfile.write(self.body if cut is None else self.body[:cut])
+            self._write(self.body if cut is None else self.body[:cut])
         if cut is not None:
             self.handler.wfile.flush()
             if reset:
@@ -77,6 +81,15 @@ class Answer:
                     socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
                 )
             self.handler.close_connection = True
+
+    def _write(self, body: bytes) -> None:
+        """Send it in pieces, at the speed of the line, as long as somebody reads."""
+        piece = len(body) or 1 if self.bytes_per_s is None else 64 << 10
+        for begin in range(0, len(body), piece):
+            self.handler.wfile.write(body[begin : begin + piece])
+            self.num_sent += len(body[begin : begin + piece])
+            if self.bytes_per_s is not None and self.stop.wait(piece / self.bytes_per_s):
+                return
 
 
 def status(code: int, headers: Mapping[str, str] | None = None, body: bytes = b"{}") -> Fault:
@@ -115,6 +128,25 @@ def too_long(answer: Answer) -> None:
     answer.body += b"and more"
 
 
+def zipped(answer: Answer) -> None:
+    """The contents packed on the way, though nobody asked for that."""
+    answer.body = gzip.compress(answer.body)
+    answer.headers["Content-Encoding"] = "gzip"
+
+
+def drip(answer: Answer) -> None:
+    """A byte now and then: the connection lives, and nothing comes."""
+    answer.sent = True
+    answer.handler.send_response(answer.status)
+    for name, value in {**answer.headers, "Content-Length": str(len(answer.body))}.items():
+        answer.handler.send_header(name, value)
+    answer.handler.end_headers()
+    for byte in answer.body:
+        answer.handler.wfile.write(bytes([byte]))
+        if answer.stop.wait(0.02):
+            return
+
+
 def flip(position: int) -> Fault:
     def fault(answer: Answer) -> None:
         body = bytearray(answer.body)
@@ -147,6 +179,10 @@ class FakeHub:
         self.repos: dict[str, Repo] = {}
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.requests: list[Request] = []
+        self.bytes_per_s: float | None = None
+        self.sent_bytes = 0
+        self.pages: list[bytes] = []
+        self._counting = threading.Lock()
         self.stop = threading.Event()
         hub = self
 
@@ -193,14 +229,20 @@ class FakeHub:
             Request(handler.command, handler.path, {k.lower(): v for k, v in handler.headers.items()})
         )
         key, answer = self._answer(handler, path)
-        if self.faults[key]:
-            self.faults[key].popleft()(answer)
-        answer.send()
+        try:
+            if self.faults[key]:
+                self.faults[key].popleft()(answer)
+            answer.send()
+        finally:  # somebody who was killed does not read to the end
+            with self._counting:
+                self.sent_bytes += answer.num_sent
 
     def _answer(self, handler: Handler, path: str) -> tuple[str, Answer]:
         def make(code: int, headers: dict[str, str], body: bytes, whole: bytes = b"") -> Answer:
-            return Answer(handler, code, headers, body, whole, self.stop)
+            return Answer(handler, code, headers, body, whole, self.stop, self.bytes_per_s)
 
+        if path == "/api/models":
+            return "search", make(*self._listed(handler))
         for ref, repo in self.repos.items():
             if path.startswith(f"/api/models/{ref}/revision/"):
                 if path.rpartition("/revision/")[2] not in ("main", repo.commit):
@@ -211,12 +253,20 @@ class FakeHub:
                 name = path.removeprefix(prefix)
                 if name not in repo.files:
                     return name, make(404, {"X-Error-Code": "EntryNotFound"}, b"")
-                return name, make(*_content(repo.files[name], handler.headers.get("Range")))
+                return name, make(*_content(repo.files[name], handler.headers))
         if path.startswith("/plain/"):  # where redirects of files lead: /plain/<ref>/<name>
             name = path.rpartition("/")[2]
             repo = next(iter(self.repos.values()))
-            return f"plain {name}", make(*_content(repo.files[name], handler.headers.get("Range")))
+            return f"plain {name}", make(*_content(repo.files[name], handler.headers))
         return "api", make(404, {"X-Error-Code": "RepoNotFound"}, b'{"error":"Repository not found"}')
+
+    def _listed(self, handler: Handler) -> tuple[int, dict[str, str], bytes]:
+        """One of `pages`, with a link to the next."""
+        number = int(parse_qs(urlsplit(handler.path).query).get("cursor", ["0"])[0])
+        headers = {"Content-Type": "application/json"}
+        if number + 1 < len(self.pages):
+            headers["Link"] = f'<{self.url}/api/models?cursor={number + 1}>; rel="next"'
+        return 200, headers, self.pages[number] if self.pages else b"[]"
 
 
 @contextmanager
@@ -241,12 +291,14 @@ def _description(ref: str, repo: Repo) -> bytes:
             if name.endswith(".safetensors"):
                 entry["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
         siblings.append(entry)
-    return json.dumps({"id": ref, "sha": repo.commit, "gated": False, "siblings": siblings}).encode()
+    told = {"id": ref, "sha": repo.commit, "gated": False, "siblings": siblings, **repo.details}
+    return json.dumps(told).encode()
 
 
-def _content(data: bytes, wanted: str | None) -> tuple[int, dict[str, str], bytes, bytes]:
-    headers = {"Content-Type": "application/octet-stream", "ETag": f'"{hashlib.sha256(data).hexdigest()}"'}
-    if wanted is None:
+def _content(data: bytes, asked: Mapping[str, str]) -> tuple[int, dict[str, str], bytes, bytes]:
+    etag, wanted = f'"{hashlib.sha256(data).hexdigest()}"', asked.get("Range")
+    headers = {"Content-Type": "application/octet-stream", "ETag": etag}
+    if wanted is None or asked.get("If-Range", etag) != etag:
         return 200, headers, data, data
     first, _, last = wanted.removeprefix("bytes=").partition("-")
     start, end = int(first), min(int(last) + 1 if last else len(data), len(data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, Final
 
 from llm_local.bench.memory_speed import memory_bytes_per_s
 from llm_local.config import Config
-from llm_local.errors import InsufficientMemory, StorageError
+from llm_local.errors import InsufficientMemory, ModelCorrupt, StorageError
 from llm_local.kernels.build import why_missing
 from llm_local.loaders.configuration import context_length
 from llm_local.loaders.estimate import Form, best_form, cpu_form, form_of, forms
@@ -217,6 +218,24 @@ def check_memory(check: FitCheck, ref: str, hint: str) -> None:
             need_bytes=smallest.need_bytes,
             have_bytes=check.memory_free_bytes,
         )
+
+
+def _weights(files: Sequence[RemoteFile], remote: RemoteModel, goal: Destination) -> Weights:
+    """From what an earlier run left, where that is of use, else from the hub."""
+
+    def read_start(file: RemoteFile, num_bytes: int) -> bytes:
+        place = goal.place(file)
+        for path in (place.final, place.part):
+            with contextlib.suppress(OSError), open(path, "rb") as data:
+                start = data.read(num_bytes)
+                if len(start) == min(num_bytes, file.size or num_bytes):
+                    return start
+        return remote.read_start(file, num_bytes)
+
+    try:
+        return remote_weights(files, read_start)
+    except ModelCorrupt:  # a part is not verified yet
+        return remote_weights(files, remote.read_start)
 
 
 def _of_gguf(files: Sequence[RemoteFile], disk: tuple[int, int, int]) -> FitCheck:

@@ -21,7 +21,7 @@ __all__ = ["ReadStart", "remote_config", "remote_weights"]
 ReadStart = Callable[[RemoteFile, int], bytes]
 """Gives the first bytes of a file on the hub, fewer where it is shorter."""
 
-_USUAL_BYTES: Final = 128 << 10  # the headers of most files
+_USUAL_BYTES: Final = 64 << 10  # the headers of most files
 _MAX_HEADER_BYTES: Final = 32 << 20
 _AT_ONCE: Final = 4
 
