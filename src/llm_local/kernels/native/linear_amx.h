@@ -14,7 +14,7 @@ constexpr int kAmxTokens = 16;
 // A strip's groups that are unpacked at once.
 constexpr int kAmxGroups = 32;
 // Groups whose dot products wait in the first cache to be scaled.
-constexpr int kAmxPhase = 16;
+constexpr int kAmxLead = 8;
 constexpr int kLinesPerGroup = kGroupCols / 4;
 
 // Tiles 0 and 1: dot products, 2 and 3: tokens, 4 and 5: weights.
@@ -57,39 +57,53 @@ static void unpack_for_amx(const uint8_t* block, int groups, AmxWeights& to) {
 typedef int32_t AmxDots[kTileTokens][kStripRows];
 
 // Tile numbers are part of the instruction: a macro, for compilers that paste them into assembly.
-#define LLM_AMX_GROUP(dots_tile, token_tile, weight_tile, group)        \
-  do {                                                                  \
-    _tile_loadd(token_tile, x.quants + (group) * stride, kGroupCols);   \
-    _tile_loadd(weight_tile, weights.lines[first + group], kLineBytes); \
-    _tile_zero(dots_tile);                                              \
-    _tile_dpbssd(dots_tile, token_tile, weight_tile);                   \
-    _tile_stored(dots_tile, dots[group], kLineBytes);                   \
+#define LLM_AMX_GROUP(dots_tile, token_tile, weight_tile, group, to)  \
+  do {                                                                \
+    _tile_loadd(token_tile, x.quants + (group) * stride, kGroupCols); \
+    _tile_loadd(weight_tile, weights.lines[group], kLineBytes);       \
+    _tile_zero(dots_tile);                                            \
+    _tile_dpbssd(dots_tile, token_tile, weight_tile);                 \
+    _tile_stored(dots_tile, to, kLineBytes);                          \
   } while (false)
 
-// The dot products of `groups` groups (an even number) from `first` on.
-static void amx_products(const AmxWeights& weights, int first, int groups, const QuantTile& x, AmxDots* dots) {
-  LLM_AMX_BARRIER();
+// The dot products of two groups.
+LLM_INLINE void amx_products(const AmxWeights& weights, int group, const QuantTile& x, AmxDots* dots) {
   const int64_t stride = static_cast<int64_t>(x.tokens) * kGroupCols;
-  for (int group = 0; group < groups; group += 2) {
-    LLM_AMX_GROUP(0, 2, 4, group);
-    LLM_AMX_GROUP(1, 3, 5, group + 1);
+  LLM_AMX_GROUP(0, 2, 4, group, dots[0]);
+  LLM_AMX_GROUP(1, 3, 5, group + 1, dots[1]);
+}
+
+// Adds them to the totals of kTokens tokens. What it sums where the tile has fewer is never read.
+template <int kTokens>
+LLM_INLINE void amx_add(const AmxWeights& weights, int group, const QuantTile& x, const AmxDots* dots, Floats* totals) {
+  for (int g = 0; g < 2; ++g) {
+    const Floats scale = load<Floats>(weights.scales[group + g]);
+    const float* const input_scales = x.scales + (group + g) * static_cast<int64_t>(x.tokens);
+#pragma GCC unroll 16
+    for (int t = 0; t < kTokens; ++t) {
+      totals[t] = fma(to_floats(load<Ints>(dots[g][t])), scale * input_scales[t], totals[t]);
+    }
   }
 }
 
-// Adds them to `out`, for kTokens tokens from `token` on. What it sums where the tile has fewer is never read.
+// Adds the products of `groups` groups (an even number) with a tile of up to kTokens tokens to `out`. A pair of groups
+// is added while tiles work at a later one: both units are busy, and nobody waits for a store to arrive.
 template <int kTokens>
-static void amx_add(const AmxWeights& weights, int first, int groups, const QuantTile& x, int token,
-                    const AmxDots* dots, StripRow* out) {
+static void amx_tile(const AmxWeights& weights, int groups, const QuantTile& x, AmxDots* dots, StripRow* out) {
   Floats totals[kTokens];
-  for (int t = 0; t < kTokens; ++t) totals[t] = load<Floats>(out[token + t]);
-  const float* input_scales = x.scales + token;
-  for (int group = 0; group < groups; ++group, input_scales += x.tokens) {
-    const Floats scale = load<Floats>(weights.scales[first + group]);
-    for (int t = 0; t < kTokens; ++t) {
-      totals[t] = fma(to_floats(load<Ints>(dots[group][token + t])), scale * input_scales[t], totals[t]);
-    }
+  for (int t = 0; t < kTokens; ++t) totals[t] = load<Floats>(out[t]);
+  LLM_AMX_BARRIER();
+  const int lead = groups < kAmxLead ? groups : kAmxLead;
+  for (int group = 0; group < lead; group += 2) amx_products(weights, group, x, dots + group);
+  for (int group = lead; group < groups; group += 2) {
+    AmxDots* const pair = dots + group % kAmxLead;
+    amx_add<kTokens>(weights, group - lead, x, pair, totals);
+    amx_products(weights, group, x, pair);
   }
-  for (int t = 0; t < kTokens; ++t) store(out[token + t], totals[t]);
+  for (int group = groups - lead; group < groups; group += 2) {
+    amx_add<kTokens>(weights, group, x, dots + group % kAmxLead, totals);
+  }
+  for (int t = 0; t < kTokens; ++t) store(out[t], totals[t]);
 }
 
 // As packed_strip. `out` has room for whole tiles of tokens.
@@ -99,7 +113,7 @@ static void amx_strip(const LlmLinear& linear, int64_t strip, const Activations&
   const int64_t blocks = blocks_of(linear.cols);
   const uint8_t* const packed = static_cast<const uint8_t*>(linear.weights) + strip * blocks * block_bytes(kKind);
   AmxWeights weights;
-  alignas(64) AmxDots dots[kAmxPhase];
+  alignas(64) AmxDots dots[kAmxLead];
   TileState tiles;
   memset(out, 0, parts_of(count, kTileTokens) * kTileTokens * sizeof(StripRow));
   for (int64_t block = 0; block < blocks; block += kAmxGroups / 2) {
@@ -113,17 +127,9 @@ static void amx_strip(const LlmLinear& linear, int64_t strip, const Activations&
       for (int64_t at = 0; at < share; at += 64) __builtin_prefetch(next + at, 0, 2);
       const QuantTile tile = quant_tile(x, (first + token) / kTileTokens);
       configure_int8(tiles, tile.tokens);
-      for (int group = 0; group < groups; group += kAmxPhase) {
-        const QuantTile part = tile.from(2 * block + group, 0);
-        const int some = at_most(groups - group, kAmxPhase);
-        amx_products(weights, group, some, part, dots);
-        if (tile.tokens <= 4) {
-          amx_add<4>(weights, group, some, part, 0, dots, out + token);
-        } else {
-          amx_add<8>(weights, group, some, part, 0, dots, out + token);
-          if (tile.tokens > 8) amx_add<8>(weights, group, some, part, 8, dots, out + token);
-        }
-      }
+      const QuantTile part = tile.from(2 * block, 0);
+      const auto multiply = tile.tokens <= 4 ? amx_tile<4> : tile.tokens <= 8 ? amx_tile<8> : amx_tile<16>;
+      multiply(weights, groups, part, dots, out + token);
     }
   }
 }
