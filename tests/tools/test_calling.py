@@ -12,6 +12,7 @@ import pytest
 
 from llm_local.events import ToolResult, ToolStarted
 from llm_local.messages import ToolCall, ToolDefinition
+from llm_local.tools import calling
 from llm_local.tools.approval import Approval, allow_all, deny_all
 from llm_local.tools.calling import CallRunner
 from llm_local.tools.functions import make_tool
@@ -235,3 +236,41 @@ def test_a_machine_without_threads_left_is_a_failure_of_the_call(monkeypatch: py
     monkeypatch.setattr(threading.Thread, "start", start)
     (result,) = run_all(CallRunner([tool()], allow_all, ToolLimits()), call())
     assert (result.outcome, "can't start new thread" in result.text) == ("failed", True)
+
+
+def _bomb(levels: int) -> dict[str, Any]:
+    """A schema of a few lines whose check takes longer than anybody can wait."""
+    definitions = {
+        f"d{level}": {"allOf": [{"$ref": f"#/$defs/d{level + 1}"}, {"$ref": f"#/$defs/d{level + 1}"}]}
+        for level in range(levels)
+    }
+    return {"type": "object", "$ref": "#/$defs/d0", "$defs": {**definitions, f"d{levels}": {}}}
+
+
+def test_a_check_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The schema of a server can be a bomb. The thread ends by itself, so that nothing runs on behind the test."""
+    monkeypatch.setattr(calling, "CHECK_LIMIT_S", 0.05)
+    bomb = Tool(ToolDefinition("f", "Do.", _bomb(12)), lambda given: "done", "mcp:server")
+    (result,) = run_all(CallRunner([bomb], allow_all, ToolLimits()), call())
+    assert (result.outcome, result.text) == (
+        "invalid",
+        '{"error": "The arguments could not be checked within 0.05 seconds."}',
+    )
+
+
+def test_cancelling_does_not_wait_for_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    checking, leave = threading.Event(), threading.Event()
+
+    def check(arguments: Any, schema: Any) -> list[str]:
+        checking.set()
+        leave.wait(20)
+        return []
+
+    monkeypatch.setattr(calling, "argument_faults", check)
+    runner = CallRunner([tool()], allow_all, ToolLimits())
+    threading.Thread(target=lambda: (checking.wait(20), runner.cancel())).start()
+    began_s = time.monotonic()
+    (result,) = run_all(runner, call())
+    leave.set()
+    assert result.outcome == "cancelled"
+    assert time.monotonic() - began_s < 4

@@ -83,13 +83,55 @@ def test_a_schema_that_is_none_allows_nothing_and_is_never_fetched(schema: dict)
     assert "schema cannot be used" in fault
 
 
-def test_a_pattern_is_checked_where_python_reads_it_and_left_to_the_tool_elsewhere() -> None:
+def test_a_pattern_is_checked_where_it_can_be_read_and_left_to_the_tool_elsewhere() -> None:
     schema = {"type": "object", "properties": {"code": {"type": "string", "pattern": "^[A-Z]+$"}}}
     assert argument_faults({"code": "AB"}, schema) == []
     (fault,) = argument_faults({"code": "ab"}, schema)
     assert fault == "code: 'ab' does not match '^[A-Z]+$'"
-    schema["properties"]["code"]["pattern"] = r"^\p{Lu}+$"
-    assert argument_faults({"code": "ab"}, schema) == []
+    (fault,) = argument_faults({"code": "\ud800"}, schema)
+    assert "does not match" in fault
+    for unread in ("(?!x)[A-Z]", "(a)\\1", "("):
+        schema["properties"]["code"]["pattern"] = unread
+        assert argument_faults({"code": "ab"}, schema) == []
+
+
+def test_patterns_of_names() -> None:
+    schema = {
+        "properties": {"n": {"type": "integer"}},
+        "patternProperties": {"^x_": {"type": "integer"}},
+        "additionalProperties": False,
+    }
+    assert argument_faults({"n": 1, "x_a": 2}, schema) == []
+    assert argument_faults({"x_a": "2"}, schema) == ["x_a: '2' is not of type 'integer'"]
+    (fault,) = argument_faults({"y": 1, "x_a": 2}, schema)
+    assert "'y' was unexpected" in fault
+    del schema["additionalProperties"]
+    schema["additionalProperties"] = {"type": "string"}
+    assert argument_faults({"y": "1"}, schema) == []
+    assert argument_faults({"y": 1}, schema) == ["y: 1 is not of type 'string'"]
+
+
+def test_what_no_schema_around_evaluates_is_refused_unless_patterns_may_speak_for_it() -> None:
+    schema = {"allOf": [{"properties": {"n": {"type": "integer"}}}], "unevaluatedProperties": False}
+    (fault,) = argument_faults({"n": 1, "y": 2}, schema)
+    assert "'y' was unexpected" in fault
+    assert argument_faults({"n": 1, "y": 2}, {**schema, "patternProperties": {"^z": {}}}) == []
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"text": {"pattern": "^(a+)+$"}}},
+        {"propertyNames": {"pattern": "^(a+)+$"}},
+        {"patternProperties": {"^(a+)+$": {"type": "string"}}, "additionalProperties": False},
+        {"patternProperties": {"^(a|a)*$": {}}, "unevaluatedProperties": False},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "patternProperties": {"^(a+)+$": False}},
+    ],
+)
+def test_no_text_of_a_model_makes_a_pattern_take_long(schema: dict) -> None:
+    """Python's own engine would take longer than the universe has existed."""
+    long = "a" * 200 + "!"
+    assert len(argument_faults({"text": long, long: 1}, schema)) <= 2
 
 
 @pytest.mark.parametrize(

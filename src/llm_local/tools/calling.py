@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any, Final
+from typing import Final
 
 from llm_local.events import ToolEvent, ToolOutcome, ToolResult, ToolStarted
 from llm_local.messages import ToolCall
@@ -20,6 +20,8 @@ from llm_local.tools.tool import Tool, ToolFailure
 __all__ = ["CallRunner"]
 
 MAX_NAMES: Final = 50
+CHECK_LIMIT_S: Final = 5.0  # for arguments against a schema, which may be a stranger's
+_Act = Callable[[], tuple[ToolOutcome, str]]
 _CANCELLED: Final = ("cancelled", "The call was cancelled by the user.")
 
 
@@ -66,7 +68,8 @@ class CallRunner:
         self._num_run += 1
         yield ToolStarted(call, tool.source)
         started_s = self._clock()
-        outcome, text = self._wait(call, tool)
+        limit_s = self._limits.call_s if tool.time_limit_s is None else tool.time_limit_s
+        outcome, text = self._wait(lambda: _run(call, tool), limit_s, name=f"tool {call.name}")
         yield self.result(call, outcome, text, run_s=self._clock() - started_s)
 
     def result(self, call: ToolCall, outcome: ToolOutcome, text: str, *, run_s: float = 0.0) -> ToolResult:
@@ -89,9 +92,11 @@ class CallRunner:
         if tool is None:
             names = ", ".join([*self._tools][:MAX_NAMES])
             return "unknown", f"There is no tool {call.name!r}. The tools are: {names}."
-        faults = argument_faults(call.arguments, tool.definition.parameters)
-        if faults:
-            return "invalid", f"The arguments are not valid: {'; '.join(faults)}."
+        outcome, said = self._wait(lambda: _check(call, tool), CHECK_LIMIT_S, name=f"check of {call.name}")
+        if outcome == "timed_out":
+            return "invalid", f"The arguments could not be checked within {CHECK_LIMIT_S:g} seconds."
+        if outcome != "ok":
+            return outcome, said
         if self._num_run >= self._limits.max_calls:
             return (
                 "over_limit",
@@ -108,18 +113,15 @@ class CallRunner:
             self._always.add(call.name)
         return None
 
-    def _wait(self, call: ToolCall, tool: Tool) -> tuple[ToolOutcome, str]:
-        """Run the tool, and wait for it as long as it may take."""
-        limit_s = self._limits.call_s if tool.time_limit_s is None else tool.time_limit_s
+    def _wait(self, act: _Act, limit_s: float, name: str) -> tuple[ToolOutcome, str]:
+        """Do `act` in a thread, and wait for it as long as it may take."""
         done: SimpleQueue[tuple[ToolOutcome, str]] = SimpleQueue()
         self._waiting = done
         try:
             if self.cancelled:  # between the question and here
                 return _CANCELLED
             context = contextvars.copy_context()
-            threading.Thread(
-                target=context.run, args=(_run, tool, call, done), name=f"tool {call.name}", daemon=True
-            ).start()
+            threading.Thread(target=context.run, args=(_do, act, done), name=name, daemon=True).start()
             return done.get(timeout=limit_s)
         except RuntimeError as error:  # no thread can be started
             return "failed", f"The tool could not be started: {error}."
@@ -129,17 +131,27 @@ class CallRunner:
             self._waiting = None
 
 
-def _run(tool: Tool, call: ToolCall, done: SimpleQueue[Any]) -> None:
-    """The body of a call's thread. It must put something, or somebody waits in vain."""
+def _do(act: _Act, done: SimpleQueue[tuple[ToolOutcome, str]]) -> None:
+    """The body of a thread. It must put something, or somebody waits in vain."""
     try:
-        text = tool.run(call.arguments)
-        if not isinstance(text, str):
-            raise ToolFailure(f"The tool {tool.name} gave no text, but a {type(text).__name__}.")
-        done.put(("ok", text))
-    except ToolFailure as error:
-        done.put(("failed", f"{_words(error)}"))
+        done.put(act())
     except BaseException as error:  # a tool is foreign code and may raise anything, SystemExit too
         done.put(("failed", f"{type(error).__name__}: {_words(error)}".rstrip(": ")))
+
+
+def _check(call: ToolCall, tool: Tool) -> tuple[ToolOutcome, str]:
+    faults = argument_faults(call.arguments, tool.definition.parameters)
+    return ("invalid", f"The arguments are not valid: {'; '.join(faults)}.") if faults else ("ok", "")
+
+
+def _run(call: ToolCall, tool: Tool) -> tuple[ToolOutcome, str]:
+    try:
+        text = tool.run(call.arguments)
+    except ToolFailure as error:
+        return "failed", _words(error)
+    if not isinstance(text, str):
+        return "failed", f"The tool {tool.name} gave no text, but a {type(text).__name__}."
+    return "ok", text
 
 
 def _words(error: BaseException) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 from jsonschema.validators import extend, validator_for
 from referencing import Registry
+
+from llm_local.tools.patterns import pattern_checks
 
 __all__ = ["argument_faults", "plain_schema"]
 
@@ -42,7 +42,7 @@ def argument_faults(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> 
     try:
         validator = validator_for(schema, default=Draft202012Validator)
         validator.check_schema(schema, format_checker=FormatChecker(()))
-        checking = extend(validator, {"pattern": _pattern})(schema, registry=Registry())
+        checking = extend(validator, pattern_checks(schema))(schema, registry=Registry())
         errors = sorted(checking.iter_errors(dict(arguments)), key=_place)
     except Exception as error:  # a schema is foreign, and there are many ways to be none
         return [f"the tool's own schema cannot be used ({type(error).__name__})"]
@@ -97,13 +97,6 @@ def _refers(schema: Any, name: str, definitions: Mapping[str, Any]) -> bool:
                 todo.append(definitions[target])
             todo += one.values()
     return False
-
-
-def _pattern(validator: Any, pattern: str, value: Any, schema: Any) -> Iterator[ValidationError]:
-    """A pattern in a dialect that Python does not read, as of JavaScript, is left to the tool."""
-    with contextlib.suppress(re.error):
-        if isinstance(value, str) and not re.search(pattern, value):
-            yield ValidationError(f"{value!r} does not match {pattern!r}")
 
 
 def _place(error: ValidationError) -> list[str]:
