@@ -164,8 +164,10 @@ class Busy(LocalLLMError):
 
     kind = "busy"
 
-    def __init__(self, message: str, hint: str = "", *, retry_after_s: float | None = None) -> None:
-        super().__init__(message, hint)
+    def __init__(
+        self, message: str, hint: str = "", *, retry_after_s: float | None = None, kind: str | None = None
+    ) -> None:
+        super().__init__(message, hint, kind=kind)
         self.retry_after_s = retry_after_s
 
 

@@ -33,6 +33,7 @@ from llm_local.specs import ModelInfo, ModelSpec, PackedBits
 from llm_local.store.names import STARTER, ModelName, did_you_mean, parse_name
 from llm_local.store.selection import CONFIG
 from llm_local.store.snapshots import find_local, local_models
+from llm_local.store.usage import ModelUse, use_model
 
 if TYPE_CHECKING:
     from llm_local.loaders.causal_lm import Checkpoint
@@ -61,6 +62,7 @@ class LoadedModel:
     - `generation_defaults`: how the model's authors want it sampled, by the names of GenerationOptions and `do_sample`.
     - `load_s`: seconds from the call to now.
     - `notices`: what the user should know about how it was loaded, one line each.
+    - `use`: while this lives, nobody removes the files.
     - `keep`: takes what describes the engine that was made of it, so that the next start is a quick one.
 
     From a quick start `tokenizer` and `model` are what text and engine need of them, and not transformers' own.
@@ -74,6 +76,7 @@ class LoadedModel:
     load_s: float
     notices: tuple[str, ...] = ()
     keep: Callable[[Describe], None] | None = None
+    use: ModelUse | None = None
 
 
 def resolve_model(
@@ -119,6 +122,7 @@ def load_tokenizer_and_model(
 
     Raises:
         ModelNotFound, ModelCorrupt, UnsafeWeights, UnsupportedTask: the files are not there, damaged, or not for us.
+        Busy: the model is being removed just now.
         PluginFailed: a plug-in claims the folder, or was asked for, and cannot be used.
         InsufficientMemory: it does not fit, by the headers of its weights.
         InvalidRequest: a device this machine does not have, a longer context than the model has, or a quantization
@@ -130,9 +134,11 @@ def load_tokenizer_and_model(
         spec, path = resolved.spec, resolved.path
     if not path.is_dir():
         raise ModelNotFound(f"There is no directory {str(path)!r}.")
+    # In a list that is emptied in the end: something that the first load imports keeps this frame for ever.
+    use = [use_model(path)]
     claim = claim_of(path)
     if claim is not None:
-        return _load_by_plugin(claim, spec, path, began)
+        return replace(_load_by_plugin(claim, spec, path, began), use=use.pop())
     config = read_config(path)
     defaults = generation_defaults(path)
     window = context_length(config.values, spec.context_length)
@@ -165,6 +171,7 @@ def load_tokenizer_and_model(
         time.perf_counter() - began,
         tuple(filter(None, (placement.notice, *found.notices))),
         found.keep,
+        use.pop(),
     )
 
 

@@ -85,7 +85,9 @@ class CacheDestination:
         self.repo.link(self.commit, file.name, file.key)
 
     def finish(self) -> None:
-        """Set the branch."""
+        """Set the branch; a commit needs none."""
+        if self.revision == self.commit:
+            return
         if not self.whole:
             current = self.repo.commit_of(self.revision)
             if current is not None and is_complete(self.repo.snapshot(current)):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["RunningDigest", "file_matches"]
+__all__ = ["RunningDigest", "file_digest", "file_matches"]
 
 _SHA256_CHARS: Final = 64
 _READ_BYTES: Final = 1 << 20
@@ -42,6 +43,10 @@ class RunningDigest:
                 self.feed(piece)
                 num_bytes -= len(piece)
 
+    def hexdigest(self) -> str:
+        """The digest of what was fed so far."""
+        return self._hasher.hexdigest()
+
     def matches(self) -> bool:
         """True when what was fed so far has the digest that was promised, or none was promised."""
         return not self._digest or self._hasher.hexdigest() == self._digest
@@ -59,3 +64,17 @@ def file_matches(path: Path, digest: str) -> bool:
     running = RunningDigest(digest, size)
     running.feed_file(path, size)
     return running.matches()
+
+
+def file_digest(path: Path, on_bytes: Callable[[int], None] = lambda done: None, *, like: str = "") -> str:
+    """The digest of a file, of the kind that `like` is, else its sha256. `on_bytes` is told how far it is.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as data:
+        running = RunningDigest(like or "0" * _SHA256_CHARS, path.stat().st_size)
+        while piece := data.read(_READ_BYTES):
+            running.feed(piece)
+            on_bytes(running.position)
+    return running.hexdigest()

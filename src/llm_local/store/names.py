@@ -1,4 +1,4 @@
-"""What a model may be called: `starter`, a directory, or `org/name[@revision]` on the hub.
+"""What a model may be called: `starter`, a name somebody gave, a directory, or `org/name[@revision]` on the hub.
 
 Everything here is pure or looks at the disk; nothing asks the network. Names come from people, from settings and
 from remote files alike, so every one of them passes here before it becomes a path.
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from llm_local.errors import InvalidRequest, ModelCorrupt, ModelNotFound
+from llm_local.errors import InvalidRequest, ModelCorrupt, ModelNotFound, UnsupportedTask
+from llm_local.store.given_names import GivenName, find_given, given_names
 
-__all__ = ["ALIASES", "STARTER", "ModelName", "did_you_mean", "parse_name", "safe_join", "shown"]
+__all__ = ["ALIASES", "STARTER", "ModelName", "did_you_mean", "is_hub_id", "parse_name", "safe_join", "shown"]
 
 STARTER: Final = "starter"
 
@@ -48,8 +49,8 @@ _DEVICES: Final = re.compile(r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 class ModelName:
     """A name that was understood.
 
-    `ref` is its one spelling: `starter`, the directory as given, or the hub id with aliases resolved. `path` is set
-    for directories only, `revision` for hub ids only.
+    `ref` is its one spelling: `starter`, the directory as given or the name somebody gave it, or the hub id with
+    aliases resolved. `path` is set for directories only, `revision` for hub ids only.
     """
 
     kind: Literal["starter", "directory", "hub"]
@@ -64,6 +65,7 @@ def parse_name(text: str, revision: str | None = None) -> ModelName:
     Raises:
         InvalidRequest: a URL, a name built to leave its folder, or two different revisions.
         ModelNotFound: a directory that is not there, or a name no model can have.
+        ModelCorrupt, UnsupportedTask: a name somebody gave is damaged, or names a file that cannot be run.
     """
     if len(text) > _MAX_TEXT or any(unicodedata.category(char) == "Cc" for char in text):
         raise InvalidRequest(
@@ -73,6 +75,9 @@ def parse_name(text: str, revision: str | None = None) -> ModelName:
         if revision is not None:
             raise InvalidRequest("The starter model has no revisions.", param="revision")
         return ModelName("starter", STARTER)
+    name, _, tail = text.partition("@")
+    if (given := find_given(name)) is not None:
+        return _given_name(given, tail or None, revision)
     if text in (".", "..") or text.startswith(_PATH_STARTS) or (text and _is_directory(Path(text))):
         return _directory(text, revision)
     return _hub_name(text, revision)
@@ -96,7 +101,8 @@ def safe_join(folder: Path, name: str) -> Path:
 
 def did_you_mean(text: str, known: Iterable[str] = ()) -> str:
     """A hint that lists the known names nearest to `text`, or "" when none is near."""
-    spelled = {name.lower(): name for name in (*_WELL_KNOWN, *known)}
+    given = [one.name for one in given_names()]
+    spelled = {name.lower(): name for name in (*_WELL_KNOWN, *given, *known)}
     spelled.pop(text.lower(), None)  # whoever spelled it right means it
     near = difflib.get_close_matches(text.lower(), spelled, n=3, cutoff=0.6)
     return f"Did you mean {' or '.join(spelled[name] for name in near)}?" if near else ""
@@ -124,6 +130,41 @@ def _is_directory(path: Path) -> bool:
         return False
 
 
+def _given_name(given: GivenName, tail: str | None, revision: str | None) -> ModelName:
+    """What a name that somebody gave stands for. Its target is checked as if it had been written here."""
+    if given.fault:
+        raise ModelCorrupt(
+            f"The name {given.name} is damaged: {given.fault}.",
+            f"Take it away with `llm-local rm {given.name}`, and give it again.",
+        )
+    asked = [one for one in (given.revision, tail, revision) if one is not None]
+    if asked and given.kind != "hub":
+        raise InvalidRequest(
+            f"{given.name} is no model of the hub, so it has no revisions.", param="revision"
+        )
+    if len(set(asked)) > 1:
+        raise InvalidRequest(
+            f"Two revisions are given: {shown(asked[0])} and {shown(asked[-1])}.", param="revision"
+        )
+    if given.kind == "hub" and ":" not in given.target:
+        return _hub_name(given.target, asked[0] if asked else None)
+    if given.kind == "starter":
+        return ModelName("starter", STARTER)
+    if given.kind != "directory":
+        raise UnsupportedTask(
+            f"{given.name} is a GGUF file, and these cannot be run yet.",
+            "Choose a model with safetensors weights.",
+            param="model",
+        )
+    path = Path(given.target)
+    if not _is_directory(path):
+        raise ModelNotFound(
+            f"{given.name} stands for {given.target}, which is not there.",
+            f"Bring it back, or forget the name with `llm-local rm {given.name}`.",
+        )
+    return ModelName("directory", given.name, path=path)
+
+
 def _directory(text: str, revision: str | None) -> ModelName:
     if revision is not None:
         raise InvalidRequest(
@@ -147,7 +188,7 @@ def _directory(text: str, revision: str | None) -> ModelName:
 def _hub_name(text: str, revision: str | None) -> ModelName:
     if url := _URL.fullmatch(text):
         meant = "/".join(url["rest"].split("/")[:2])
-        hint = f"Write {meant}." if _is_hub_id(meant) else "Write org/name, as the model's page is titled."
+        hint = f"Write {meant}." if is_hub_id(meant) else "Write org/name, as the model's page is titled."
         raise InvalidRequest(f"{shown(text)} is an address, not a model name.", hint, param="model")
     ref, at, tail = text.partition("@")
     if at and revision is not None and tail != revision:
@@ -164,7 +205,7 @@ def _hub_name(text: str, revision: str | None) -> ModelName:
     ref = ALIASES.get(ref, ref)
     if ".." in ref.split("/") or "\\" in ref or "%" in ref:
         raise InvalidRequest(f"{shown(text)} is not a model name.", param="model")
-    if not _is_hub_id(ref):
+    if not is_hub_id(ref):
         hint = (
             did_you_mean(ref) or "A model is `starter`, a directory such as ./model, or org/name on the hub."
         )
@@ -172,7 +213,8 @@ def _hub_name(text: str, revision: str | None) -> ModelName:
     return ModelName("hub", ref, revision=revision)
 
 
-def _is_hub_id(ref: str) -> bool:
+def is_hub_id(ref: str) -> bool:
+    """True for what a model of the hub can be called: `name` or `org/name`."""
     parts = ref.split("/")
     return (
         len(parts) <= 2
