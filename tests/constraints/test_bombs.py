@@ -11,6 +11,8 @@ import pytest
 
 from constraints.sampling_models import RandomModel
 from fakes import ByteTokenizer
+from llm_local.constraints.compiler import COMPILE_SECONDS
+from llm_local.constraints.deadline import PATIENCE
 from llm_local.errors import InvalidRequest
 from llm_local.options import Constraint
 
@@ -115,10 +117,13 @@ def still_works() -> None:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_bomb_is_refused_in_time(name: str) -> None:
-    started = time.monotonic()
+    still_works()  # what every constraint needs is there
+    wall, started = time.monotonic(), time.process_time()
     with pytest.raises(InvalidRequest) as caught:
         model().compiler.mask(REFUSED[name]())
-    assert time.monotonic() - started < 2.5  # the promise is 2; the machine may be busy
+    # of a processor: what others do on this machine is not the bomb's
+    assert time.process_time() - started < COMPILE_SECONDS
+    assert time.monotonic() - wall < PATIENCE * COMPILE_SECONDS
     assert caught.value.param == "constraint"
     assert len(caught.value.message) < 500
     still_works()

@@ -82,17 +82,60 @@ def test_the_work_of_a_failed_compilation_is_told_once_and_not_kept(counted) -> 
     assert len(counted) == 2
 
 
+class Bomb:
+    """Work that takes all it can get until it is told to stop."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+
+    def __call__(self) -> None:
+        while not self.stop.is_set():
+            pass
+
+
 def test_work_after_its_deadline_keeps_nobody_waiting() -> None:
+    one, two = Bomb(), Bomb()
+    try:
+        for bomb in (one, two):
+            with pytest.raises(InvalidRequest, match=r"more than 0\.05 seconds"):
+                run_with_deadline(bomb, 0.05)
+        with pytest.raises(Busy):
+            run_with_deadline(lambda: 1, 0.05)
+    finally:
+        one.stop.set()
+        two.stop.set()
+    assert run_with_deadline(lambda: 1, 5) == 1
+
+
+def test_a_busy_machine_refuses_no_constraint() -> None:
+    """Work that gets no processor is waited for, and then the machine is blamed, not the constraint."""
     release = threading.Event()
-    started = time.monotonic()
-    with pytest.raises(InvalidRequest, match=r"more than 0\.05 seconds"):
-        run_with_deadline(release.wait, 0.05)
-    with pytest.raises(InvalidRequest):
-        run_with_deadline(release.wait, 0.05)
-    with pytest.raises(Busy):
-        run_with_deadline(lambda: 1, 0.05)
-    assert time.monotonic() - started < 1
-    release.set()
+    threading.Timer(0.15, release.set).start()
+    assert run_with_deadline(lambda: release.wait(5), 0.1) is True, "late, and not refused"
+    never = threading.Event()
+    with pytest.raises(Busy, match="too busy") as caught:
+        run_with_deadline(never.wait, 0.05)
+    never.set()
+    assert caught.value.retry_after_s
+
+
+def test_where_no_clock_tells_the_time_of_a_thread_the_deadline_holds(monkeypatch) -> None:
+    monkeypatch.delattr(time, "pthread_getcpuclockid", raising=False)
+    never = threading.Event()
+    with pytest.raises(InvalidRequest, match="more than"):
+        run_with_deadline(never.wait, 0.05)
+    never.set()
+
+
+def test_a_thread_that_cannot_be_started_takes_no_turn(monkeypatch) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(deadline, "_start", fail)
+        for _ in range(deadline.MAX_AT_ONCE + 1):
+            with pytest.raises(Busy, match="can't start new thread"):
+                run_with_deadline(lambda: 1, 0.05)
     assert run_with_deadline(lambda: 1, 5) == 1
 
 
