@@ -1,170 +1,191 @@
-"""`llm-local doctor`: what this machine offers, what llm-local makes of it, and what to mend."""
+"""`llm-local doctor`: what this machine offers, what llm-local makes of it, and what to mend.
+
+`doctor --egress` runs the real doors where nothing can leave this machine, and says what they asked of the network.
+"""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
-import os
-import platform
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from llm_local.cli.version import versions
+from llm_local.cli.checks.check import Check, worst
 from llm_local.config import Config, load_config
-from llm_local.errors import LocalLLMError
-from llm_local.kernels.build import PREBUILT, cache_folder, environment_folder
-from llm_local.kernels.compiler import BuildFailed, find_compiler
-from llm_local.store.home import cache_home
-from llm_local.store.snapshots import cache_folder as models_folder
+from llm_local.errors import ConfigError, InvalidRequest, LocalLLMError
 from llm_local.terminal.streams import AnswerWriter, Messages
 
-__all__ = ["Finding", "NeedsMending", "add_flags", "findings", "run"]
+if TYPE_CHECKING:
+    from llm_local.cli.egress.proof import EgressProof, Stage
 
-LOW_DISK_BYTES: Final = 5 * 10**9  # less than a small model, its packed weights and room to work
+__all__ = ["LeftThisMachine", "NeedsMending", "add_flags", "checks", "run"]
+
+_SHOWN: Final = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
+# Verbs that look at this machine and need no model.
+_LOOKS: Final = ("config", "list", "ps", "plugins")
+_STARTER: Final = "starter"
 
 
 class NeedsMending(LocalLLMError):
-    """Something on this machine keeps llm-local from its best; the report before it says what."""
+    """Something on this machine keeps llm-local from working; the report before it says what."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report. `mend` says what to do about it; empty when all is well."""
-
-    name: str
-    value: str
-    mend: str = ""
+class LeftThisMachine(LocalLLMError):
+    """Something tried to leave this machine, or that nothing did could not be proven."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of the verb."""
+    parser.add_argument(
+        "--egress",
+        action="store_true",
+        help="prove that nothing leaves this machine: run config, list, ps, plugins, load and chat with all of the "
+        "network but loopback denied, and say what was tried",
+    )
+    parser.add_argument(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        help="with --egress: the model to load and chat with, which must be on this disk. Default: starter.",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> None:
-    """Print the findings, one a line.
+    """Print the checks, one a line, or the proof.
 
     Raises:
-        NeedsMending: at least one of them needs it.
-        ConfigError: a setting cannot be used.
+        NeedsMending: a check failed.
+        LeftThisMachine: the proof does not hold.
+        LocalLLMError: the model for the proof cannot be had.
     """
-    config = load_config()
-    found = list(findings(config))
+    if args.egress:
+        _prove(args.model or _STARTER, answer, messages, as_json=args.json)
+        return
+    if args.model is not None:
+        raise InvalidRequest("--model goes with --egress.", "Drop one of the two.", param="model")
+    found = list(checks())
+    state = worst(found)
     if args.json:
-        answer.write(json.dumps([dataclasses.asdict(one) for one in found], indent=2) + "\n")
+        told = {"state": state, "checks": [dataclasses.asdict(one) for one in found]}
+        answer.write(json.dumps(told, indent=2) + "\n")
     else:
-        width = max(len(one.name) for one in found)
-        for one in found:
-            answer.write(f"{one.name:<{width}}  {one.value}\n")
-            if one.mend:
-                answer.write(f"{'':<{width}}  -> {one.mend}\n")
-    wrong = [one.name for one in found if one.mend]
-    if wrong:
+        answer.write(_lines(found))
+    if state == "fail":
+        wrong = dict.fromkeys(one.name for one in found if one.state == "fail")
         raise NeedsMending(f"{', '.join(wrong)}: see above.")
 
 
-def findings(config: Config) -> Iterator[Finding]:
+def checks() -> Iterator[Check]:
     """Look at this machine. Builds the kernels where they are not built yet."""
-    for name, version in versions().items():
-        missing = "" if version else "Run the installation again."
-        yield Finding(name, version or "not installed", missing)
-    yield _machine()
-    yield from _kernels(config)
-    yield Finding("device", config.get_device())
-    yield Finding("quantization", config.quantization)
-    yield Finding(
-        "hub", "off (offline)" if config.offline else "asked only for models that are not on this disk"
-    )
-    # HF_HOME from the settings reaches the store through the environment
-    yield _folder("models", models_folder({**os.environ, **config.hub_environment()}))
-    yield _folder("packed weights", cache_home() / "packed")
+    # Late, all of them: help needs none.
+    from llm_local.cli.checks.folders import check_folders
+    from llm_local.cli.checks.kernels import check_kernels
+    from llm_local.cli.checks.machine import check_clock, check_machine
+    from llm_local.cli.checks.ports import check_ports
+    from llm_local.cli.checks.settings import check_privacy, check_settings
+    from llm_local.cli.checks.software import check_torch, check_versions
 
-
-def _machine() -> Finding:
-    # Late: the verbs that do not look at the machine start without it.
-    import psutil  # type: ignore[import-untyped]
-
-    memory = psutil.virtual_memory()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Finding(
-        "machine",
-        f"{platform.machine()}, {cores} cores, "
-        f"{memory.total / 1e9:.1f} GB memory, {memory.available / 1e9:.1f} GB free",
-    )
-
-
-def _kernels(config: Config) -> Iterator[Finding]:
-    """Which kernels run and why; asking loads torch, whose threads they share."""
-    if config.kernels == "off":
-        yield Finding("kernels", f"off, by {config.origin('kernels')} (KERNELS)")
-        return
-    # Late: it takes a second, and `--help` needs none of it.
-    from llm_local.kernels.library import status
-
-    told = status()
-    if told.reason:
-        yield Finding(
-            "kernels",
-            f"none: {told.reason}; torch's own operators run instead, slower",
-            told.mend or "Install llm-local again.",
-        )
-        return
-    others = [name for name in told.usable_variants if name != told.variant]
-    yield Finding(
-        "kernels",
-        f"{told.variant}, the best of what this CPU runs ({', '.join(told.usable_variants)})"
-        if told.usable_variants[0] == told.variant
-        else f"{told.variant}, chosen by LLM_LOCAL_KERNEL_VARIANT (also here: {', '.join(others)})",
-    )
-    yield Finding("kernel threads", told.threads)
-    yield Finding("kernel library", f"{told.library} ({_origin(Path(told.library))})")
-    yield _compiler()
-
-
-def _compiler() -> Finding:
-    """What would build the kernels, which a shipped or earlier built library does without."""
     try:
-        found = find_compiler()
-    except BuildFailed as error:
-        return Finding("compiler", f"none: {error.message}", error.hint)
-    if found is None:
-        return Finding("compiler", "none, and none is needed")
-    if found.instead_of:
-        return Finding(
-            "compiler",
-            f"{found.command[0]}, because CXX names {found.instead_of}, which is not installed",
-            "Install that one, set CXX to another C++ compiler, or unset it.",
-        )
-    return Finding("compiler", " ".join(found.command))
+        config = load_config()
+    except ConfigError as error:
+        yield Check("settings", error.message, "fail", error.hint or "`llm-local config --help` says how.")
+        config = Config()
+    yield from check_versions()
+    yield from check_machine()
+    yield check_clock()
+    yield from check_torch()
+    yield from check_kernels(config)
+    yield from check_settings(config)
+    yield from check_folders(config)
+    yield from check_ports(config)
+    yield from check_privacy(config)
 
 
-def _origin(library: Path) -> str:
-    """Who made the library, by where it lies."""
-    origins = {
-        PREBUILT: "shipped with llm-local",
-        environment_folder(): "built with the installation",
-        cache_folder(): "built here",
+def _lines(found: list[Check]) -> str:
+    width = max(len(one.name) for one in found)
+    lines = []
+    for one in found:
+        lines.append(f"{_SHOWN[one.state]:<4}  {one.name:<{width}}  {one.found}")
+        if one.mend:
+            lines.append(f"{'':<{6 + width}}  -> {one.mend}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _prove(model: str, answer: AnswerWriter, messages: Messages, *, as_json: bool) -> None:
+    # Late: they start processes, which nothing else here does.
+    from llm_local.cli.egress.proof import prove, stage_commands
+    from llm_local.cli.main import find_verb
+    from llm_local.model_loader import resolve_model
+
+    config = load_config({"model_id": model})
+    # A model that is not here would ask the hub, rightly.
+    resolve_model(config.model_spec(), explicit=True, offline=True)
+    messages.status("running llm-local without a network")
+    proof = prove(stage_commands(model, [verb for verb in _LOOKS if find_verb(verb)]))
+    messages.status("")
+    if as_json:
+        answer.write(json.dumps(_proof_object(proof), indent=2) + "\n")
+    else:
+        answer.write(_proof_lines(proof, offline=config.offline))
+    if not proof.holds:
+        raise LeftThisMachine(_verdict(proof))
+
+
+def _proof_object(proof: EgressProof) -> dict[str, object]:
+    return {
+        "holds": proof.holds,
+        "verdict": _verdict(proof),
+        "sealed": proof.is_sealed,
+        "why_not_sealed": proof.why_not_sealed,
+        "watch_works": proof.watch_works,
+        "stages": [dataclasses.asdict(stage) for stage in proof.stages],
     }
-    told = (words for folder, words in origins.items() if library.is_relative_to(folder))
-    return next(told, "built for this run only")
 
 
-def _folder(name: str, folder: Path) -> Finding:
-    """Where something is kept, and whether there is room."""
-    there = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
-    value = str(folder)
-    if not os.access(there, os.W_OK) or not there.is_dir():
-        return Finding(name, value, f"Make {there} a directory you can write to, or choose another one.")
-    with contextlib.suppress(OSError):
-        free = shutil.disk_usage(there).free
-        value = f"{folder}, {free / 1e9:.1f} GB free"
-        if free < LOW_DISK_BYTES:
-            return Finding(
-                name, value, "Free some disk space; `llm-local config` shows how to use another disk."
-            )
-    return Finding(name, value)
+def _proof_lines(proof: EgressProof, *, offline: bool) -> str:
+    how = "Python's audit hook denied and wrote down every socket and name lookup but loopback"
+    if proof.is_sealed:
+        how += "; all ran in a network namespace that has loopback alone, and the system counted there"
+    else:
+        how += f"; native code and other programs went unwatched, because {proof.why_not_sealed}"
+    seen = "was seen and denied" if proof.watch_works else "was NOT seen"
+    rows = [("how", how), ("test", f"an attempt on purpose {seen}")]
+    if offline:
+        rows.append(("note", "the settings say OFFLINE: this proves nothing about a run without it"))
+    rows += [(stage.name, _stage_words(stage, sealed=proof.is_sealed)) for stage in proof.stages]
+    rows.append(("verdict", _verdict(proof)))
+    width = max(len(name) for name, _ in rows)
+    return "".join(f"{name:<{width}}  {words}\n" for name, words in rows)
+
+
+def _stage_words(stage: Stage, *, sealed: bool) -> str:
+    count = len(stage.attempts)
+    words = [f"{count or 'no'} attempt{'' if count == 1 else 's'} to leave this machine"]
+    words += map(str, stage.attempts)
+    if stage.unseen:
+        words.append(f"{stage.unseen} more that the system counted and Python did not announce")
+    words += [f"on this machine: {one}" for one in stage.local]
+    if stage.programs and not sealed:
+        words.append(f"started {', '.join(stage.programs)}, unwatched")
+    if stage.failure:
+        words.append(stage.failure)
+    return "; ".join(words)
+
+
+def _verdict(proof: EgressProof) -> str:
+    if not proof.watch_works:
+        return "Nothing is proven: an attempt on purpose was not seen."
+    tried = [stage.name for stage in proof.stages if stage.attempts or stage.unseen]
+    if tried:
+        return f"Something tried to leave this machine, and was denied: {', '.join(tried)}."
+    broken = [stage.name for stage in proof.stages if stage.failure]
+    if broken:
+        return f"Not all is proven, because it did not come to its end: {', '.join(broken)}."
+    verdict = "Nothing tried to leave this machine."
+    if not proof.is_sealed:
+        verdict += " Native code and other programs were not watched."
+        if any(stage.local for stage in proof.stages):
+            verdict += " What listens on this machine could pass on what it was told."
+    return verdict

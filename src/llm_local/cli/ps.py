@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from llm_local.store.servers import RunningServer, running_servers
-from llm_local.terminal.sanitize import sanitize_line
-from llm_local.terminal.streams import STDOUT, AnswerWriter, Messages
+from llm_local.terminal.streams import AnswerWriter, Messages
+from llm_local.terminal.tables import write_rows
 
 __all__ = ["add_flags", "as_object", "run"]
 
@@ -37,14 +36,8 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
     if not servers:
         messages.note("No server is running.")
         return
-    rows = [tuple(map(sanitize_line, _row(one, time.time()))) for one in servers]
-    if os.isatty(STDOUT):
-        rows.insert(0, _HEADER)
-        wide = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
-        lines = ["  ".join(map(str.ljust, row, wide)).rstrip() for row in rows]
-    else:
-        lines = ["\t".join(row) for row in rows]
-    answer.write("".join(line + "\n" for line in lines))
+    rows = [_row(one, time.time()) for one in servers]
+    write_rows(answer, _HEADER, rows, rows)
 
 
 def as_object(server: RunningServer) -> dict[str, Any]:

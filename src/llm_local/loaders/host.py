@@ -10,7 +10,7 @@ from typing import Final
 
 import psutil  # type: ignore[import-untyped]
 
-__all__ = ["SMALL_BYTES", "WORKING_BYTES", "computes_bfloat16", "host_bytes"]
+__all__ = ["SMALL_BYTES", "WORKING_BYTES", "computes_bfloat16", "host_bytes", "memory_limit"]
 
 SMALL_BYTES: Final = 256 << 20
 """A model of this size in float32 is run so on a CPU: that costs nothing, and is exact."""
@@ -48,6 +48,15 @@ def host_bytes(available: Callable[[], int] | None = None, cgroup: Path = _CGROU
             reclaimable = _statistic(limit_file.with_name("memory.stat"), reclaimable_key)
             free = min(free, max(0, limit - usage + reclaimable))
     return int(free)
+
+
+def memory_limit(cgroup: Path = _CGROUP) -> int | None:
+    """The memory that a container allows all its processes together, in bytes; None where it sets no limit."""
+    for file in (cgroup / "memory.max", cgroup / "memory/memory.limit_in_bytes"):
+        limit = _number(file)
+        if limit is not None:
+            return limit if limit < _UNLIMITED else None
+    return None
 
 
 def _number(path: Path) -> int | None:

@@ -1,0 +1,1 @@
+"""What `llm-local doctor` looks at, one module for each kind of thing."""
