@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import socket
 import struct
@@ -33,12 +34,13 @@ from fakehub import (
 REF = "org/model"
 
 
-def weights(num_numbers: int) -> bytes:
-    """A file in the format of the weights, as large as wanted."""
-    entry = {"dtype": "F32", "shape": [num_numbers], "data_offsets": [0, 4 * num_numbers]}
-    header = json.dumps({"model.weight": entry}).encode()
-    data = bytes(range(250)) * (4 * num_numbers // 250 + 1)
-    return struct.pack("<Q", len(header)) + header + data[: 4 * num_numbers]
+def weights(*shape: int) -> bytes:
+    """A file in the format of the weights, with one tensor."""
+    num_bytes = 4 * math.prod(shape)
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, num_bytes]}
+    header = json.dumps({"model.layers.0.mlp.up_proj.weight": entry}).encode()
+    data = bytes(range(250)) * (num_bytes // 250 + 1)
+    return struct.pack("<Q", len(header)) + header + data[:num_bytes]
 
 
 WEIGHTS = weights(750_000)  # 3 MB

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from fakehub import FakeHub, running_hub
+from fakehub import FakeHub, Request, running_hub
 from hub_faults import FILES, MODEL, REF, weights
 from llm_local.store.snapshots import cache_folder, find_local, local_models
 
@@ -56,11 +56,14 @@ def pulling(*flags: str) -> Iterator[subprocess.Popen[str]]:
 def downloading(hub: FakeHub, seen: int) -> None:
     """Wait until a request for weights has come after the first `seen` ones."""
     end = time.monotonic() + 60
-    while not any(
-        MODEL in one.path and "0-" not in one.headers.get("range", "") for one in hub.requests[seen:]
-    ):
+    while not any(map(_is_for_weights, hub.requests[seen:])):
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def _is_for_weights(request: Request) -> bool:
+    """Not for their header alone."""
+    return MODEL in request.path and not request.headers.get("range", "").startswith("bytes=0-")
 
 
 def whole() -> bool:

@@ -21,7 +21,7 @@ from llm_local.loaders.remote_headers import remote_config, remote_weights
 from llm_local.loaders.safetensors import Weights
 from llm_local.specs import ModelSpec
 from llm_local.store.destinations import Destination
-from llm_local.store.download import RemoteFile, free_bytes
+from llm_local.store.download import RemoteFile, free_bytes, storage_errors
 from llm_local.store.pulling import missing_bytes
 from llm_local.store.remote import RemoteModel
 from llm_local.store.selection import CONFIG
@@ -152,10 +152,11 @@ def check_fit(
     Raises:
         InvalidRequest: a longer context than the model has, or what this machine does not have.
         UnsupportedTask: the weights are quantized. ModelCorrupt: a file is damaged on the hub already.
-        AccessDenied, HubUnavailable: the hub refuses.
+        AccessDenied, HubUnavailable: the hub refuses. StorageError: the disk does.
     """
-    missing = missing_bytes(files, goal)
-    disk = (sum(file.size or 0 for file in files), missing, free_bytes(goal.folder))
+    with storage_errors(goal.folder, goal.remedy):
+        missing = missing_bytes(files, goal)
+        disk = (sum(file.size or 0 for file in files), missing, free_bytes(goal.folder))
     spec = config.model_spec()
     named = {file.name: file for file in files}
     if CONFIG not in named:
@@ -164,9 +165,7 @@ def check_fit(
     window = min(_USUAL_CONTEXT, context_length(values, None))
     if spec.context_length is not None:
         window = context_length(values, spec.context_length)
-    weights = remote_weights(
-        [file for file in files if file.name.endswith(".safetensors")], remote.read_start
-    )
+    weights = _weights([file for file in files if file.name.endswith(".safetensors")], remote, goal)
     device, have = _device(spec)
     form = form_of(weights, values, _chosen(spec, weights, device, have), window)
     others = forms(weights, values, window) if device == "cpu" else ()

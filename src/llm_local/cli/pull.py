@@ -17,6 +17,7 @@ from llm_local.logs import configure_logging
 from llm_local.privacy import apply_privacy_defaults
 from llm_local.terminal.flags import add_setting_flags, setting_flags
 from llm_local.terminal.progress import format_bytes
+from llm_local.terminal.sanitize import sanitize_line
 from llm_local.terminal.streams import AnswerWriter, Messages
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def _show_check(pulled: _Pulled, ways: _Ways) -> None:
         ("download", f"{format_bytes(pulled.check.download_bytes)} in {len(pulled.files)} files"),
         *pulled.check.lines(),
     ]
-    text = "".join(f"{name:<11} {value}\n" for name, value in rows)
+    text = "".join(f"{name:<11} {sanitize_line(value)}\n" for name, value in rows)
     if ways.args.check:
         ways.answer.write(text)
     else:

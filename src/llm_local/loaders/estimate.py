@@ -90,6 +90,8 @@ def kv_bytes_per_token(config: Mapping[str, Any], form: str) -> int:
         return 0
     head_dim = _number(values, ("head_dim",)) or _number(values, _WIDTH) // heads
     key_dim = _number(values, ("qk_head_dim",)) or head_dim
+    if rotated := _number(values, ("qk_rope_head_dim",)):
+        key_dim = rotated + _number(values, ("qk_nope_head_dim",))
     value_dim = _number(values, ("v_head_dim",)) or head_dim
     kv_heads = _number(values, ("num_key_value_heads",)) or heads
     # beside packed weights they are kept as bfloat16

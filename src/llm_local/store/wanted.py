@@ -25,7 +25,7 @@ _BARE_HOST: Final = re.compile(
     r"(?P<host>[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?:\.[A-Za-z0-9]{2,}|:\d+))(?P<rest>/\S+)"
 )
 _GGUF: Final = ".gguf"
-_QUANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_QUANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
