@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llm_local.loaders.saved_tokenizer import SavedTokenizer, saved_state
@@ -62,6 +63,18 @@ def test_truncation_and_padding_that_a_file_asks_for_are_not_kept() -> None:
     tokenizer.backend_tokenizer.enable_truncation(4)
     tokenizer.backend_tokenizer.enable_padding(length=8)
     assert reread(tokenizer)(LINES[0]).input_ids == tokenizer(LINES[0]).input_ids
+
+
+def test_a_vocabulary_that_refuses_some_texts_is_kept_and_refuses_them_still() -> None:
+    """Whether a start is kept must not depend on a text that nobody asked about."""
+    inner = Tokenizer(models.WordLevel({"hello": 0, "world": 1}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
+    saved = reread(tokenizer)
+    assert saved("hello world").input_ids == [0, 1]
+    for one in (saved, tokenizer):
+        with pytest.raises(Exception, match="Missing"):
+            one("hello there")
 
 
 class Shouting(PreTrainedTokenizerFast):
