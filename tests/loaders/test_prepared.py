@@ -13,9 +13,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from llm_local.generator import TextGenerator
-from llm_local.loaders import prepared
+from llm_local.loaders import packed_file, prepared
 from llm_local.loaders.decoder_image import DecoderImage
 from llm_local.loaders.mapped_pages import map_file, mapped_spans
+from llm_local.loaders.packed_cache import PackedCache
 from llm_local.messages import Message
 from llm_local.model_loader import LoadedModel, load_tokenizer_and_model, resolve_model
 from llm_local.options import Constraint, GenerationOptions
@@ -117,16 +118,35 @@ def test_a_model_outside_the_families_goes_through_transformers(tmp_path: Path) 
         lambda folder: (folder / "chat_template.jinja").write_text("{{ messages[0].content }}?"),
         lambda folder: os.utime(folder / "model.safetensors", (1, 1)),
         lambda folder: edit_json(folder / "generation_config.json", temperature=0.5),
+        lambda folder: (folder / "additional_chat_templates/tool_use.jinja").write_text("other"),
+        lambda folder: (folder / "additional_chat_templates/plain.jinja").write_text("new"),
     ],
-    ids=["config", "tokenizer", "template", "weights", "generation"],
+    ids=["config", "tokenizer", "template", "weights", "generation", "one of several", "one more"],
 )
 def test_a_changed_file_makes_the_kept_start_a_stranger(folder: Path, change: object) -> None:
     (folder / "generation_config.json").write_text("{}")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates/tool_use.jinja").write_text("tools")
     spec = ModelSpec(str(folder))
     start(spec)
     change(folder)
     assert not is_quick(start(spec))
     assert is_quick(start(spec))
+
+
+def test_a_renamed_link_to_the_same_contents_makes_it_a_stranger_too(folder: Path) -> None:
+    """As in the hub's cache, where a file is named by its contents and links to it by what it is for."""
+    blobs = folder.parent / "blobs"
+    blobs.mkdir()
+    for path in [*folder.iterdir()]:
+        path.rename(blobs / path.name)
+        path.symlink_to(blobs / path.name)
+    template = folder / "chat_template.jinja"
+    assert template.is_symlink()
+    spec = ModelSpec(str(folder))
+    start(spec)
+    template.rename(folder / "chat_template.jinja.off")
+    assert start(spec).tokenizer.chat_template is None
 
 
 def test_other_code_of_ours_makes_it_a_stranger_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +174,80 @@ def test_a_damaged_or_missing_part_means_a_whole_start(which: str) -> None:
     assert is_quick(start(spec))
     path.unlink()
     assert not is_quick(start(spec))
+
+
+def test_nothing_that_fails_while_keeping_harms_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(tokenizer: object) -> None:
+        raise RuntimeError("a component of its own cannot be written down")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(prepared, "saved_state", fail)
+        first = start(STARTER)
+    expected = reply(first)
+    assert is_quick(start(STARTER)) is True  # `reply` made another engine, and that one was kept
+    assert reply(start(STARTER)) == expected
+
+
+def test_what_cannot_be_kept_costs_no_look_at_the_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[object] = []
+    monkeypatch.setattr(prepared, "saved_state", looked.append)
+    start(ModelSpec(str(save_checkpoint(tmp_path / "model", "gpt2"))))
+    assert looked == []
+
+
+def test_a_second_engine_keeps_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = start(STARTER)
+    monkeypatch.setattr(prepared, "saved_state", lambda tokenizer: pytest.fail("it is kept already"))
+    TextGenerator(loaded)
+
+
+def test_nobody_waits_for_another_process_that_keeps_a_start() -> None:
+    loaded = load_tokenizer_and_model(STARTER, quick=True)
+    with PackedCache(cache_home() / "packed", 1 << 30).turn("start"):
+        TextGenerator(loaded)
+    assert not is_quick(start(STARTER))
+    assert is_quick(start(STARTER))
+
+
+def test_a_start_never_takes_the_room_of_the_weights_it_belongs_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each start would pack the model anew."""
+    monkeypatch.setattr(packed_file, "has_large_pages", lambda: True)  # weights in use are not locked
+    spec = replace(STARTER, quantization="int8")
+    start(spec)
+    [weights], [kept] = (list((cache_home() / "packed").glob(f"{one}-*.pack")) for one in ("int8", "start"))
+    spec = replace(spec, packed_cache_bytes=weights.stat().st_size + 10_000)
+    kept.unlink()
+    inode = weights.stat().st_ino
+    for _ in range(2):
+        assert not is_quick(start(spec))
+        assert weights.stat().st_ino == inode
+
+
+def test_starts_leave_one_lock_file_however_many_there_are(folder: Path) -> None:
+    for dtype in ("float32", "bfloat16"):
+        start(ModelSpec(str(folder), dtype=dtype, quantization="none"))
+    assert [path.name for path in (cache_home() / "packed").glob("*.lock")] == ["start.lock"]
+
+
+def test_a_draft_model_starts_quickly_too(folder: Path) -> None:
+    spec = ModelSpec(str(folder))
+    answers = []
+    for _ in range(2):
+        loaded, draft = (load_tokenizer_and_model(spec, quick=True) for _ in range(2))
+        generator = TextGenerator(loaded, draft=draft)
+        answers.append(generator.generate_text("Hello", GREEDY).text)
+    assert is_quick(draft) and answers[0] == answers[1]
+
+
+def test_a_model_that_only_drafts_is_kept(folder: Path, tmp_path: Path) -> None:
+    large = folder.rename(tmp_path / "large")
+    small = save_checkpoint(tmp_path / "small")
+    for expected in (False, True):
+        draft = load_tokenizer_and_model(ModelSpec(str(small)), quick=True)
+        TextGenerator(load_tokenizer_and_model(ModelSpec(str(large)), quick=True), draft=draft)
+        assert is_quick(draft) is expected
 
 
 def test_a_quick_start_imports_no_transformers(tmp_path: Path) -> None:

@@ -121,8 +121,10 @@ def make_draft(
     return ModelDrafter(runner, context_length)
 
 
-def image_of(engine: BatchEngine, spans: SequenceOf[Span]) -> tuple[dict[str, Any], torch.Tensor] | None:
-    """What an engine of the native step is, as data for a later start; None for any other. See `image.to_image`."""
+def image_of(
+    engine: BatchEngine | ModelDrafter, spans: SequenceOf[Span]
+) -> tuple[dict[str, Any], torch.Tensor] | None:
+    """What runs the native step, as data for a later start; None for any other. See `image.to_image`."""
     runner = engine._runner
     return to_image(runner.model, spans) if isinstance(runner, NativeRunner) else None
 

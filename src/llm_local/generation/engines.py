@@ -41,12 +41,14 @@ def engine_for(loaded: LoadedModel, options: EngineOptions, draft: LoadedModel |
         # the small model's keys and values are small too
         draft_bytes = kv_limit_bytes // 8
         kv_limit_bytes -= draft_bytes
-        drafter = make_draft(
+        drafter = small = make_draft(
             draft.model,
             context_length=draft.info.context_length,
             kv_limit_bytes=draft_bytes,
             kernels=options.kernels,
         )
+        if draft.keep is not None:
+            draft.keep(lambda spans: image_of(small, spans))
     engine = make_engine(
         loaded.model,
         context_length=loaded.info.context_length,

@@ -1,8 +1,8 @@
-"""Packed weights on the disk, so that a model is packed once.
+"""Packed weights on the disk, so that a model is packed once; and what its starts found out, in files like theirs.
 
     <home>/packed/<key>.pack     one model, packed one way; its time of change says when it was last used
                   <key>.part     the same while it is made; locked by whoever makes it
-                  <key>.lock     locked by whoever makes it, from before it reads the model
+                  <name>.lock    locked by whoever makes it, from before it reads the model
 
 A key is made of all that the contents depend on, so nothing is ever stale: it is only not found. Whoever uses a file
 holds a shared lock on it, and what is locked is never deleted.
@@ -61,18 +61,25 @@ class PackedCache:
             os.utime(path)
         return found
 
+    def has(self, key: str) -> bool:
+        """Whether there is a file under this key; only `find` knows whether it can be used."""
+        return self._path(key).exists()
+
     @contextmanager
-    def turn(self, key: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Be the only one who packs this; waits while another process does.
+    def turn(
+        self, name: str, on_wait: Callable[[], None] = lambda: None, *, waits: bool = True
+    ) -> Iterator[None]:
+        """Be the only one who makes what `name` says (the key of a model); waits while another process does.
 
         Raises:
             CacheUnusable: the directory cannot be written, or the other one takes too long.
         """
+        patience_s = _PATIENCE_S if waits else 0
         with ExitStack() as stack:
             try:
-                stack.enter_context(locked(self._path(key, ".lock"), on_wait, patience_s=_PATIENCE_S))
+                stack.enter_context(locked(self._path(name, ".lock"), on_wait, patience_s=patience_s))
             except LockTimeout:
-                raise CacheUnusable("another process has been packing this model for ten minutes") from None
+                raise CacheUnusable("another process is still at it") from None
             except OSError as error:
                 raise CacheUnusable(f"{error.strerror or error} ({self._folder})") from error
             yield
@@ -83,8 +90,11 @@ class PackedCache:
         parts: Layout,
         fill: Callable[[Write], None],
         facts: Mapping[str, Any] = MappingProxyType({}),
+        spared: str = "",
     ) -> PackedTensors:
         """Write the tensors that `fill` makes, within a `turn`, and return them as `find` would. `facts` is JSON.
+
+        Nothing makes room for them that is in use, nor what the key `spared` has.
 
         Raises:
             CacheUnusable: there is no room for them, or the disk fails.
@@ -92,7 +102,7 @@ class PackedCache:
         part = self._path(key, ".part")
         try:
             self._remove_leftovers()
-            self._make_room(parts.num_bytes)
+            self._make_room(parts.num_bytes, spared)
             with open(part, "w+b") as file:
                 if not try_lock(file):
                     raise CacheUnusable(f"another process clears up in {self._folder}")
@@ -118,7 +128,7 @@ class PackedCache:
                 if try_lock(file):
                     path.unlink()
 
-    def _make_room(self, num_bytes: int) -> None:
+    def _make_room(self, num_bytes: int, spared: str) -> None:
         if num_bytes > self._limit:
             raise CacheUnusable(
                 f"they take {num_bytes >> 20} MiB, and PACKED_CACHE_MB allows {self._limit >> 20}"
@@ -128,6 +138,8 @@ class PackedCache:
         for _, path in kept:
             if excess <= 0:
                 break
+            if path == self._path(spared):
+                continue
             with suppress(OSError), open(path, "rb") as file:
                 if try_lock(file):  # nobody uses it
                     excess -= path.stat().st_size

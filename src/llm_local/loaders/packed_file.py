@@ -29,9 +29,10 @@ from llm_local.loaders.large_pages import has_large_pages, large_pages
 from llm_local.loaders.mapped_pages import map_descriptor
 from llm_local.loaders.packing import Layout, Part
 
-__all__ = ["DamagedPack", "PackedTensors", "in_memory", "open_packed", "write_packed"]
+__all__ = ["DamagedPack", "PackedTensors", "Write", "in_memory", "open_packed", "write_packed"]
 
 Write = Callable[[int, torch.Tensor], None]
+"""Takes an offset in bytes, and what lies there."""
 
 _MAGIC: Final = b"llmpack\x02"
 _PREFIX: Final = struct.Struct("<8sQ16s")

@@ -23,6 +23,7 @@ from llm_local.loaders.decoder_image import DecoderImage, Span
 from llm_local.loaders.devices import Placement, no_native
 from llm_local.loaders.mapped_pages import map_file, mapped_spans
 from llm_local.loaders.packed_cache import CacheUnusable, PackedCache
+from llm_local.loaders.packed_file import Write
 from llm_local.loaders.packed_keys import file_identity, pack_key, packed_folder
 from llm_local.loaders.packing import Layout, Part
 from llm_local.loaders.safetensors import Weights
@@ -37,7 +38,11 @@ Describe = Callable[[Sequence[Span]], tuple[dict[str, Any], torch.Tensor] | None
 """Makes facts and bytes of the engine that runs a model, given where its weights lie; None where there are none."""
 
 _LIBRARIES: Final = ("tokenizers", "torch", "transformers")
-_CODE: Final = ("engine", "kernels", "loaders")  # the rooms that decide what is kept, and read it
+# What decides what is kept, and reads it.
+_CODE: Final = ("engine/**/*.py", "kernels/**/*.py", "loaders/**/*.py", "model_loader.py", "specs.py")
+_TEMPLATES: Final = (
+    "additional_chat_templates"  # the one folder beside the weights that a tokenizer is made of
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,36 +76,55 @@ class Preparation:
         regions = None if kept is None else self._weights()
         if kept is None or regions is None:
             return None
-        facts = kept.facts
+        facts, parts = kept.facts, {part.names[0]: tensor for part, tensor in kept}
+        tokenizer = facts["tokenizer"] | {"backend": parts["backend"].numpy().tobytes().decode()}
         info = facts["info"] | {"ref": spec.ref, "path": str(path), "context_length": context_length}
         return Start(
-            SavedTokenizer(facts["tokenizer"]),
-            DecoderImage(facts["decoder"], (*regions, kept.storage)),
+            SavedTokenizer(tokenizer),
+            DecoderImage(facts["decoder"], (*regions, parts["decoder"].clone())),  # the file may go
             ModelInfo(**info),
             tuple(facts["notices"]),
         )
 
     def keep(self, start: Start, describe: Describe) -> None:
         """Keep a start that went through transformers, where that is possible. Nothing fails if it is not."""
-        stored = start.stored
-        spans = mapped_spans(self.files) if stored is None else [Span(stored.data_ptr(), stored.nbytes)]
+        if self.cache.has(self.key):  # of another process, or of an engine before this one
+            return
         try:
-            described, state = describe(spans), saved_state(start.tokenizer)
-            if described is None or state is None:
-                logger.info("the start of this model cannot be kept: %s", "decoder" if state else "tokenizer")
-                return
-            decoder, kept = described
-            facts = {
-                "decoder": decoder,
-                "tokenizer": state,
-                "info": asdict(start.info),
-                "notices": list(start.notices),
-            }
-            layout = Layout((Part(("kept",), "uint8", (kept.numel(),)),))
-            with self.cache.turn(self.key):
-                self.cache.store(self.key, layout, lambda write: write(0, kept), facts)
+            self._keep(start, describe)
         except CacheUnusable as error:
             logger.info("the start of this model is not kept: %s", error)
+        except Exception:  # it is a favor to the next start, and must not harm this one
+            logger.info("the start of this model cannot be kept", exc_info=True)
+
+    def _keep(self, start: Start, describe: Describe) -> None:
+        stored = start.stored
+        described = describe(
+            mapped_spans(self.files) if stored is None else [Span(stored.data_ptr(), stored.nbytes)]
+        )
+        state = None if described is None else saved_state(start.tokenizer)
+        if described is None or state is None:
+            what = "decoder" if described is None else "tokenizer"
+            logger.info("the start of this model cannot be kept: its %s cannot", what)
+            return
+        decoder, computed = described
+        backend = torch.frombuffer(bytearray(state.pop("backend").encode()), dtype=torch.uint8)
+        parts = {"backend": backend, "decoder": computed}
+        facts = {
+            "decoder": decoder,
+            "tokenizer": state,
+            "info": asdict(start.info),
+            "notices": list(start.notices),
+        }
+        layout = Layout(tuple(Part((name,), "uint8", (one.numel(),)) for name, one in parts.items()))
+
+        def fill(write: Write) -> None:
+            for offset, one in zip(layout.offsets, parts.values(), strict=True):
+                write(offset, one)
+
+        # one lock for all: nobody waits for it, and a lock file for each of them would stay for ever
+        with self.cache.turn("start", waits=False):
+            self.cache.store(self.key, layout, fill, facts, spared=self.packed)
 
     def _weights(self) -> tuple[torch.Tensor, ...] | None:
         if not self.packed:
@@ -122,10 +146,11 @@ def prepare(
     if spec.kernels != "auto" or no_native(spec.kernels):
         return None
     packed = pack_key(config, weights, placement.bits)
-    others = sorted(one for one in path.iterdir() if one.is_file() and one not in weights.files)
+    others = [one for one in _files(path) if one not in weights.files]
     asked = [spec.quantization, spec.dtype, str(placement.dtype)]
     versions = [importlib.metadata.version(name) for name in _LIBRARIES]
-    text = json.dumps([packed, asked, [file_identity(one) for one in others], versions, _code_digest()])
+    named = [[str(one.relative_to(path)), *file_identity(one)] for one in others]
+    text = json.dumps([packed, asked, named, versions, _code_digest()])
     return Preparation(
         PackedCache(packed_folder(), spec.packed_cache_bytes),
         f"start-{hashlib.sha256(text.encode()).hexdigest()[:32]}",
@@ -134,12 +159,18 @@ def prepare(
     )
 
 
+def _files(folder: Path) -> list[Path]:
+    """All that a model's configuration, tokenizer and templates may be read from."""
+    found = [*folder.iterdir(), *(folder / _TEMPLATES).glob("*")]
+    return sorted(one for one in found if one.is_file())
+
+
 @functools.cache
 def _code_digest() -> str:
     """Of all our code that decides what is kept: a change of it makes every kept start a stranger."""
     package = Path(__file__).parent.parent
     found = hashlib.sha256()
-    for room in _CODE:
-        for path in sorted((package / room).rglob("*.py")):
+    for pattern in _CODE:
+        for path in sorted(package.glob(pattern)):
             found.update(path.read_bytes())
     return found.hexdigest()
