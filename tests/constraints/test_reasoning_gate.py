@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llm_local.constraints.reasoning_gate import Reasoning, ReasoningGate
+from llm_local.constraints.reasoning_gate import Reasoning, ReasoningGate, ids_beyond
 
 SIZE, END = 256, 0
 OPEN, CLOSE = tuple(b"<t>"), tuple(b"</t>")
@@ -147,3 +147,41 @@ def test_a_model_that_always_reasons_is_made_to():
 def test_end_ids_outside_of_the_logits_are_no_concern():
     gate = ReasoningGate(Fixed(1), SIZE, [END, SIZE + 5], reasoning=reasoning(opened=True))
     assert allowed(gate) == EVERYTHING - {END}
+
+
+def test_no_token_ends_the_reasoning_and_begins_the_answer():
+    """A token such as `>{` would put text before the answer that the constraint has never seen."""
+    merged = {1: ">{", 2: "t> ", 3: "</t>x", 4: "a</t>\n\n", 5: "></", 6: "</t>", 7: "t>"}
+    pieces = {**{token_id: chr(token_id) for token_id in range(32, SIZE)}, **merged}
+    beyond = ids_beyond("</t>", pieces.items())
+    assert beyond == {0: [3, 4], 2: [2], 3: [1, 5]}
+
+    def gate(inner):
+        one = reasoning(opened=True, piece=lambda token_id: pieces.get(token_id, ""), beyond=beyond)
+        return ReasoningGate(inner, SIZE, [END], reasoning=one)
+
+    kept = gate(Fixed(ord("x")))
+    assert allowed(kept) == EVERYTHING - {END, 3, 4}
+    feed(kept, "a </")
+    assert allowed(kept) == EVERYTHING - {END, 2, 3, 4}
+    feed(kept, "t")
+    assert allowed(kept) == EVERYTHING - {END, 1, 3, 4, 5}
+    feed(kept, ">")
+    assert allowed(kept) == {ord("x")}
+    free = gate(None)
+    feed(free, "a </t")
+    assert allowed(free) == EVERYTHING, "an answer without a constraint may begin anywhere"
+
+
+def test_a_token_may_open_reasoning_and_begin_to_close_it():
+    """`></` is one token of many models: what follows the opening tag counts for the closing one."""
+    pieces = {1: "></", **{ord(letter): letter for letter in "<t>"}}
+    gate = ReasoningGate(
+        None, SIZE, [END], reasoning=reasoning(piece=lambda one: pieces.get(one, "a"), max_tokens=3)
+    )
+    for token_id in (ord("<"), ord("t"), 1, ord("t"), ord(">")):
+        assert token_id in allowed(gate)
+        gate.accept(token_id)
+    for _ in range(10):
+        assert allowed(gate) == EVERYTHING, "the reasoning is closed, and not closed again"
+        gate.accept(ord("a"))

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from llm_local.errors import InvalidRequest
 from llm_local.generation.masks import RequestMasks
@@ -86,3 +88,36 @@ def test_a_forced_call_begins_with_the_familys_own_token(name):
     assert choices == {tokenizer.eos_token_id}, "the call ends by itself"
     assert '"ping"' in tokenizer.decode(ids, skip_special_tokens=False)
     assert (ids[0] in tokenizer.all_special_ids) == (name != "llama")
+
+
+def test_an_answer_cannot_begin_inside_of_the_token_that_ends_the_reasoning():
+    """Where tags are ordinary text, `>` and what follows may be one token: none of these is let through."""
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    words.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|end|>"],
+        show_progress=False,
+    )
+    words.train_from_iterator(['k>{"a', "k>\n\n", "k>1"] * 20, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<|end|>")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}<think>\n</think>"
+    chat = ChatTemplate(tokenizer)
+    loaded = SimpleNamespace(
+        tokenizer=tokenizer, info=SimpleNamespace(vocab_size=len(tokenizer)), end_token_ids=frozenset({0})
+    )
+    masks = RequestMasks(loaded, chat, ReplyFormat(tokenizer, chat))
+    pieces = {token_id: tokenizer.decode([token_id]) for token_id in range(len(tokenizer))}
+    options = GenerationOptions(constraint=Constraint("json"))
+    assert {"k>1", 'k>{"a'} <= set(pieces.values())
+    for there in range(len("</think>")):
+        mask = masks.mask("<think>\n", options, [], raw=False)
+        for token_id in tokenizer("</think>"[:there]).input_ids:
+            mask.accept(token_id)
+        rest = "</think>"[there:]
+        for token_id in allowed(mask):
+            text = pieces[token_id]
+            assert not (text.startswith(rest) and text != rest), text
+            assert "</think>" not in text or text.endswith("</think>")

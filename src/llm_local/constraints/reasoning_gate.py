@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Mask", "Reasoning", "ReasoningGate"]
+__all__ = ["Mask", "Reasoning", "ReasoningGate", "ids_beyond"]
 
 _LONGEST_TOKEN: Final = 256
 _NEVER: Final = np.float32("-inf")
@@ -34,7 +34,7 @@ class Reasoning:
 
     `piece` is the text of one id, control tokens too; `open_ids` and `close_ids` spell the tags, and the layout around
     them. `opened` says that the prompt ends in the opening one. `always` makes a model reason that has no other way to
-    begin its answer.
+    begin its answer. `beyond` are the ids of `ids_beyond`, which an answer that is constrained cannot begin in.
     """
 
     piece: Callable[[int], str]
@@ -45,6 +45,20 @@ class Reasoning:
     opened: bool = False
     always: bool = False
     max_tokens: int | None = None
+    beyond: Mapping[int, Sequence[int]] = field(default_factory=dict)
+
+
+def ids_beyond(closes: str, pieces: Iterable[tuple[int, str]]) -> dict[int, list[int]]:
+    """The ids that end a tag and go on behind it, by how many characters of the tag must be there before them."""
+    beyond: dict[int, list[int]] = {}
+    for token_id, piece in pieces:
+        if closes in piece and not piece.endswith(closes):
+            beyond.setdefault(0, []).append(token_id)
+        for there in range(1, len(closes)):
+            rest = closes[there:]
+            if piece.startswith(rest) and piece != rest:
+                beyond.setdefault(there, []).append(token_id)
+    return beyond
 
 
 class ReasoningGate:
@@ -86,7 +100,9 @@ class ReasoningGate:
         if self._forced:
             return self._only(self._forced[0])
         if self._state == "reasoning":
-            return self._free(may_end=self._inner is None and not self._lead)
+            constrained = self._inner is not None or bool(self._lead)
+            free = self._free(may_end=not constrained)
+            return self._ending(free, self._reasoning) if constrained and self._reasoning else free
         answer = self._answer_allowed()
         if self._state != "start" or self._reasoning is None:
             return answer
@@ -123,7 +139,7 @@ class ReasoningGate:
             return
         self._tail += reasoning.piece(token_id)
         if reasoning.opens in self._tail:
-            self._state, self._tail = "reasoning", ""
+            self._state, self._tail = "reasoning", self._tail.partition(reasoning.opens)[2]
             self._check_budget(reasoning)
         elif not reasoning.opens.startswith(self._tail.lstrip()):
             self._state = "answer"
@@ -151,6 +167,21 @@ class ReasoningGate:
         if self._lead:
             return self._only(self._lead[0])
         return self._free(may_end=True) if self._inner is None else self._inner.allowed()
+
+    def _ending(self, free: Sequence[float], reasoning: Reasoning) -> Sequence[float]:
+        """Without the ids that would end the reasoning and begin an answer that nobody has constrained."""
+        late = [
+            token_id
+            for there, ids in reasoning.beyond.items()
+            if self._tail.endswith(reasoning.closes[:there])
+            for token_id in ids
+            if token_id < self._size
+        ]
+        if not late:
+            return free
+        left = np.array(free, dtype=np.float32)
+        left[late] = _NEVER
+        return cast("Sequence[float]", left)
 
     def _only(self, token_id: int) -> Sequence[float]:
         allowed = np.full(self._size, _NEVER)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -129,19 +129,10 @@ class RequestMasks:
     ) -> Reasoning:
         from llm_local.constraints.reasoning_gate import Reasoning
 
-        tokenizer = self._loaded.tokenizer
         # models close their reasoning on a line of its own; an exact answer begins right behind the tag
         closing = tags.closes if tags.anywhere else f"\n{tags.closes}" + ("" if exact else "\n\n")
-        shown = self._reply.shown(tools=False)
-
-        def piece(token_id: int) -> str:
-            text: str = tokenizer.decode(
-                [token_id], skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-            return shown.get(token_id, text)
-
         return Reasoning(
-            piece=piece,
+            piece=self._piece,
             opens=tags.opens,
             closes=tags.closes,
             open_ids=self._template.spell(tags.opens),
@@ -149,7 +140,31 @@ class RequestMasks:
             opened=self._template.opens_reasoning(prompt),
             always=bool(tags.answers),
             max_tokens=max_tokens,
+            beyond=self._beyond if exact else {},
         )
+
+    @cached_property
+    def _shown(self) -> Mapping[int, str]:
+        return self._reply.shown(tools=False)
+
+    def _piece(self, token_id: int) -> str:
+        text: str = self._loaded.tokenizer.decode(
+            [token_id], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return self._shown.get(token_id, text)
+
+    @cached_property
+    def _beyond(self) -> Mapping[int, Sequence[int]]:
+        """The ids in which reasoning ends and something else begins."""
+        from llm_local.constraints.reasoning_gate import ids_beyond
+
+        tags = self._template.tags
+        if tags is None:
+            return {}
+        vocabulary = self._loaded.tokenizer.get_vocab()
+        # of a hundred thousand tokens few can be meant, and only these are decoded
+        found = (token_id for text, token_id in vocabulary.items() if tags.closes[-1] in str(text)[:-1])
+        return ids_beyond(tags.closes, ((token_id, self._piece(token_id)) for token_id in found))
 
     @cached_property
     def _compiler(self) -> ConstraintCompiler:
