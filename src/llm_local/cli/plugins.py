@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,8 +21,8 @@ from llm_local.plugins import (
     is_allowed,
     load_plugin,
 )
-from llm_local.terminal.sanitize import sanitize_line
-from llm_local.terminal.streams import STDOUT, AnswerWriter, Messages
+from llm_local.terminal.streams import AnswerWriter, Messages
+from llm_local.terminal.tables import write_rows
 
 __all__ = ["Listed", "add_flags", "run"]
 
@@ -82,10 +81,8 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
     found = [_listed(plugin, check=args.check) for plugin in find_plugins()]
     if args.json:
         answer.write(json.dumps([one.to_object() for one in found], indent=2) + "\n")
-    elif os.isatty(STDOUT):
-        answer.write(_table(found))
     else:
-        answer.write("".join("\t".join(map(sanitize_line, one.to_object().values())) + "\n" for one in found))
+        write_rows(answer, _HEADER, map(_shown, found), (list(one.to_object().values()) for one in found))
     if not found:
         messages.note("No plug-ins are installed.")
     elif any(one.state == "off" for one in found):
@@ -138,16 +135,11 @@ def _check_of(group: str) -> Callable[[Plugin, Any], Any]:
     return check_loader
 
 
-def _table(found: list[Listed]) -> str:
-    if not found:
-        return ""
-    rows: list[tuple[str, ...]] = [_HEADER]
-    for one in found:
-        package = f"{one.plugin.distribution} {one.plugin.version}"
-        state = f"{one.state}: {one.note}" if one.note else one.state
-        rows.append(tuple(map(sanitize_line, (one.plugin.name, _KINDS[one.plugin.group], package, state))))
-    wide = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, wide, strict=False)), row[3]]) + "\n"
-        for row in rows
+def _shown(one: Listed) -> tuple[str, ...]:
+    package = f"{one.plugin.distribution} {one.plugin.version}"
+    return (
+        one.plugin.name,
+        _KINDS[one.plugin.group],
+        package,
+        f"{one.state}: {one.note}" if one.note else one.state,
     )
