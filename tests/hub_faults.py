@@ -146,6 +146,13 @@ def _dripping(hub: FakeHub, monkeypatch: Any) -> None:
     hub.faults[MODEL] += [lambda answer: None, cut_after(CUT), *[drip] * 9]
 
 
+def _dripping_description(hub: FakeHub, monkeypatch: Any) -> None:
+    from llm_local.store import remote
+
+    monkeypatch.setattr(remote, "_READ_WITHIN_S", 0.1)
+    hub.faults["api"].append(drip)
+
+
 def _evil(hub: FakeHub, monkeypatch: Any) -> None:
     hub.repos[REF].extra_names += [
         f"{name}.json" for name in EVIL_NAMES if "/" not in name and "\ud800" not in name
@@ -237,6 +244,7 @@ TABLE = [
     Row("F32", "nobody listens", 5, ABSENT, _nobody, "cannot be reached"),
     Row("F32", "the name of the hub is unknown", 5, ABSENT, _no_name, "not known"),
     Row("F32", "what answers speaks no TLS", 5, ABSENT, _no_tls, "SSL"),
+    Row("F32", "a description that comes byte by byte", 5, ABSENT, _dripping_description, "too slowly"),
     Row("F32", "a byte now and then", 5, KEPT, _dripping, "too slowly"),
     Row(
         "F33", "an end of the connection within a file", 0, WHOLE, _on_weights(cut_after(CUT), cut_after(10))

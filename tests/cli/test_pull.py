@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -159,6 +161,39 @@ def test_damage_on_the_hub_is_found_before_the_download(pull: Pull, hub: FakeHub
     assert code == 7 and "pointer of git LFS" in err
 
 
+def test_shards_are_looked_at_and_fetched_once(pull: Pull, hub: FakeHub) -> None:
+    shards = {f"model-0000{n}-of-00002.safetensors": weights(10 * n, 1000) for n in (1, 2)}
+    index = {"weight_map": {f"tensor.{n}": name for n, name in enumerate(shards)}}
+    files = {name: data for name, data in FILES.items() if name != MODEL}
+    hub.add(REF, {**files, f"{MODEL}.index.json": json.dumps(index).encode(), **shards})
+    code, out, _ = pull(REF)
+    assert code == 0 and {path.name for path in Path(out.strip()).iterdir()} >= set(shards)
+    count = len(hub.asked("/resolve/"))
+    assert pull("-q", REF)[0] == 0
+    assert [one.path for one in hub.asked("/resolve/")[count:] if "config.json" not in one.path] == []
+
+
+def test_on_a_gpu_its_memory_is_what_counts(pull: Pull, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index=0: (40 * 10**9, 80 * 10**9))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    found = json.loads(pull("--check", "--json", "--device", "cuda", REF)[1])["fit"]
+    assert (found["memory"]["device"], found["memory"]["free_bytes"]) == ("cuda", 80 * 10**9)
+    assert found["max_tokens_per_s"] is None and found["fits"]
+    code, _, err = pull("--check", "--device", "cuda", "--quant", "int8", REF)
+    assert code == 2 and "int8 weights run on the CPU" in err
+
+
+def test_on_a_cpu_torch_is_not_needed() -> None:
+    program = (
+        "import sys; import llm_local.cli.fit_check, llm_local.store.searching; print('torch' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True, timeout=60) == "False\n"
+
+
 # For programs
 
 
@@ -208,6 +243,24 @@ def test_what_the_cache_has_is_copied(pull: Pull, hub: FakeHub, tmp_path: Path) 
     blob = (find_local(REF) or tmp_path) / MODEL
     (tmp_path / "out" / MODEL).write_bytes(b"changed")
     assert blob.read_bytes() == WEIGHTS
+
+
+def test_other_files_of_the_folder_are_not_overwritten(pull: Pull, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("mine")
+    same_size = bytes(len(WEIGHTS))
+    (tmp_path / MODEL).write_bytes(same_size)
+    code, _, err = pull("--output", str(tmp_path), REF)
+    assert code == 2 and "config.json is there already" in err
+    assert (tmp_path / "config.json").read_text() == "mine" and (tmp_path / MODEL).read_bytes() == same_size
+    assert pull("-q", "--force", "--output", str(tmp_path), REF)[0] == 0
+    assert {name: (tmp_path / name).read_bytes() for name in NEEDED} == NEEDED
+
+
+def test_a_folder_that_has_all_is_fetched_nothing_for(pull: Pull, hub: FakeHub, tmp_path: Path) -> None:
+    assert pull("-q", "--output", str(tmp_path / "out"), REF)[0] == 0
+    count = len(hub.asked(MODEL))
+    assert "nothing to fetch" in pull("--output", str(tmp_path / "out"), REF)[2]
+    assert len(hub.asked(MODEL)) == count
 
 
 def test_a_folder_takes_one_model_and_is_named_when_it_cannot_be_written(pull: Pull, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from llm_local.kernels.build import (
     discard,
     ensure_built,
     install,
+    why_missing,
 )
 from llm_local.kernels.compiler import BuildFailed, find_compiler
 
@@ -122,6 +123,7 @@ def test_without_a_compiler_a_library_built_before_serves(
     monkeypatch.delenv("CXX")
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     assert find_compiler() is None
+    assert why_missing() == ""
     assert ensure_built() == library
 
 
@@ -130,6 +132,9 @@ def test_without_a_compiler_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_p
     with pytest.raises(BuildFailed, match="no C\\+\\+ compiler") as caught:
         ensure_built()
     assert "Install g++" in caught.value.hint
+    assert why_missing() == "there is no C++ compiler"
+    monkeypatch.setenv("CXX", "'unclosed")
+    assert "not a command" in why_missing()
 
 
 def test_a_failing_compiler_leaves_nothing_and_is_tried_again(compiler: FakeCompiler) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from fakehub import FakeHub, redirect, running_hub
 from hub_faults import ABSENT, FILES, KEPT, MODEL, NEEDED, REF, TABLE, WHOLE, Row
-from llm_local.bench import memory_speed
 from llm_local.cli import fit_check
 from llm_local.cli.main import main
 from llm_local.store import retries
@@ -137,7 +136,3 @@ def test_the_page_has_the_same_rows() -> None:
         r"^\| (F\d\d|T\d\d|) *\| (.+?) \| (\d+) \| (.+?) \|$", PAGE.read_text(encoding="utf-8"), re.M
     )
     assert rows == [(row.fault, row.behavior, str(row.code), row.state) for row in TABLE]
-
-
-def test_the_speed_of_memory_is_a_speed() -> None:
-    assert 1e8 < memory_speed.memory_bytes_per_s() < 1e13

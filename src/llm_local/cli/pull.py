@@ -61,7 +61,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="Fetch it though it does not fit in memory. The disk must have room.",
+        help="Fetch it though it does not fit in memory, and overwrite other files in DIR/. The disk must have room.",
     )
     parser.add_argument(
         "--output",
@@ -157,6 +157,7 @@ class _Ways:
 def _pull(wanted: Wanted, source: Source, config: Config, ways: _Ways) -> None:
     # Late, as above; and the fit check leads to numpy.
     from llm_local.cli.fit_check import check_disk, check_memory
+    from llm_local.store.destinations import FolderDestination
     from llm_local.store.pulling import fetch
     from llm_local.terminal.pull_progress import PullProgress
 
@@ -173,6 +174,8 @@ def _pull(wanted: Wanted, source: Source, config: Config, ways: _Ways) -> None:
             check_memory(pulled.check, wanted.text, hint)
         if args.check:
             return
+        if isinstance(pulled.goal, FolderDestination):
+            pulled.goal.make_way(pulled.files, force=args.force)
         before = pulled.check.missing_bytes
         progress = PullProgress(ways.messages)
         try:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
+from llm_local.errors import InvalidRequest
+from llm_local.store.digests import file_matches
 from llm_local.store.download import Opener, Place, RemoteFile, is_plausible, open_local
 from llm_local.store.names import safe_join
 from llm_local.store.snapshots import RepoCache, is_complete
@@ -101,6 +104,7 @@ class FolderDestination:
 
     folder: Path
     repo: RepoCache
+    _right: dict[str, bool] = field(default_factory=dict)
 
     @property
     def remedy(self) -> str:
@@ -117,8 +121,30 @@ class FolderDestination:
         )
 
     def has(self, file: RemoteFile) -> bool:
-        """False: `place` is looked at anyway."""
-        return False
+        """True for a file that is there with these very contents; it is read once."""
+        path = safe_join(self.folder, file.name)
+        if file.name not in self._right:
+            same_size = path.is_file() and file.size in (None, path.stat().st_size)
+            self._right[file.name] = same_size and bool(file.digest) and file_matches(path, file.digest)
+        return self._right[file.name] and path.is_file()
+
+    def make_way(self, files: Iterable[RemoteFile], *, force: bool) -> None:
+        """See that nothing of somebody else's is overwritten; with `force` it is taken away.
+
+        Raises:
+            InvalidRequest: there is another file under a name that is needed.
+        """
+        for file in files:
+            path = safe_join(self.folder, file.name)
+            if not path.exists() or self.has(file):
+                continue
+            if not force:
+                raise InvalidRequest(
+                    f"{path} is there already, with other contents.",
+                    "Choose another folder, or overwrite it with --force.",
+                    param="output",
+                )
+            path.unlink()
 
     def nearby(self, file: RemoteFile) -> Opener | None:
         """The cache."""
