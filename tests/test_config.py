@@ -347,6 +347,17 @@ def test_a_token_goes_where_its_own_place_says(dot_env: Write) -> None:
     assert config.warnings == ()
 
 
+def test_a_file_that_happens_to_lie_here_does_not_decide_which_code_runs(dot_env: Write) -> None:
+    named = dot_env("PLUGINS=all\nTOP_K=7\n")
+    config = load_config(environ={})
+    assert (config.plugins, config.top_k, config.source("plugins")) == (None, 7, "default")
+    (warning,) = config.warnings
+    assert warning.startswith("PLUGINS (from .env line 1) is not used") and "environment" in warning
+    config = load_config(environ={"PLUGINS": "mine"})
+    assert (config.plugins, config.warnings) == ("mine", ())
+    assert load_config(environ={}, env_file=named).plugins == "all", "somebody named that file"
+
+
 def test_the_token_is_never_shown() -> None:
     config = config_of(HF_TOKEN=SECRET, SYSTEM_PROMPT="my private prompt")
     for text in (repr(config), str(config), config.summary(), f"{config}"):

@@ -27,6 +27,7 @@ from llm_local.settings.sources import (
     from_env_file,
     from_environment,
     from_flags,
+    withheld,
 )
 from llm_local.specs import DeviceName, EngineOptions, ModelSpec
 
@@ -242,7 +243,8 @@ def load_config(
 
     - `flags`: values by field name; None and UNSET mean "not given".
     - `environ`: the environment; this process's own by default.
-    - `env_file`: the `.env` to read; found by default, None reads none.
+    - `env_file`: the `.env` to read; None reads none. One that is found, as by default, does not decide which code
+      runs: PLUGINS in it is not used, and a warning says so.
 
     Raises:
         ConfigError: a value that is not allowed, an unknown flag, or a `.env` that cannot be read.
@@ -252,8 +254,20 @@ def load_config(
     file_warnings: tuple[str, ...] = ()
     if path is not None:
         collected, file_warnings = from_env_file(path)
-    collected |= from_environment(os.environ if environ is None else environ)
-    collected |= from_flags(flags or {})
+    stronger = from_environment(os.environ if environ is None else environ) | from_flags(flags or {})
+    if path is not None and env_file is DEFAULT_ENV_FILE:
+        for name in withheld(collected, path):
+            given = collected.pop(name)
+            if name not in stronger:
+                file_warnings += (_withheld_warning(given.origin),)
+    collected |= stronger
     values: dict[str, Any] = {name: entry.value for name, entry in collected.items()}
     origins = {name: entry.origin for name, entry in collected.items()}
     return Config(**values, origins=origins, env_file=path, file_warnings=file_warnings)
+
+
+def _withheld_warning(origin: Origin) -> str:
+    return (
+        f"{origin.key} (from {origin}) is not used, because a .env does not decide which code runs; set it in the "
+        "environment."
+    )

@@ -228,7 +228,7 @@ class Settings:
         None,
         NAMES,
         "Plug-ins that may be loaded, by name, or `all` that are installed; not set means none. "
-        "`llm-local plugins` lists them.",
+        "`llm-local plugins` lists them. Not read from a .env, but for that of llm-local's own checkout.",
         "Plug-ins",
     )
     log_level: LogLevel = _setting(

@@ -39,7 +39,9 @@ its repository, `.env` at the top of that checkout. `.env.example` lists every k
 programs are left alone; a key that looks like a misspelled setting is reported.
 
 Since `.env` belongs to a directory, and not to you, an access token from your environment is never sent to a hub whose
-address (`HF_ENDPOINT`) comes from `.env`: put both in the same place. No setting can allow code of a model to run.
+address (`HF_ENDPOINT`) comes from `.env`: put both in the same place. Nor does it decide which code runs: `PLUGINS` in
+a `.env` is not used, and one line says so, unless it is the one at the top of the checkout that llm-local runs from.
+No setting can allow code of a model to run.
 
 ## `llm-local config`
 

@@ -24,6 +24,7 @@ __all__ = [
     "Source",
     "find_env_file",
     "from_env_file",
+    "withheld",
     "from_environment",
     "from_flags",
 ]
@@ -79,15 +80,28 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
 
 def find_env_file() -> Path | None:
     """The `.env` of the current directory, else that of the checkout this package runs from, else None."""
-    checkout = Path(__file__).parents[3]
-    places = [Path(".env")]
-    if (checkout / "pyproject.toml").is_file() and (checkout / "src" / "llm_local").is_dir():
-        places.append(checkout / ".env")
-    for path in places:
+    checkout = _checkout()
+    for path in (Path(".env"), *([] if checkout is None else [checkout / ".env"])):
         # Some people call their virtual environment `.env`: that is no settings file.
         if path.exists() and not (path / "pyvenv.cfg").exists():
             return path
     return None
+
+
+def withheld(found: Mapping[str, Given], path: Path) -> tuple[str, ...]:
+    """Fields that a `.env` which nobody named must not decide, since it lies wherever one happens to be.
+
+    PLUGINS says which code runs. In the checkout this package runs from, whoever writes decides that anyway.
+    """
+    if _checkout() == path.absolute().parent.resolve():
+        return ()
+    return tuple(name for name in ("plugins",) if name in found)
+
+
+def _checkout() -> Path | None:
+    """The top of the checkout this package runs from, or None when it is installed."""
+    top = Path(__file__).resolve().parents[3]
+    return top if (top / "pyproject.toml").is_file() and (top / "src" / "llm_local").is_dir() else None
 
 
 def from_env_file(path: Path) -> tuple[dict[str, Given], tuple[str, ...]]:
