@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from llm_local.constraints.json_schemas import checked_schema, schema_grammar
+from llm_local.constraints.compiler import check_constraint
+from llm_local.constraints.json_schemas import _ANNOTATIONS, _KNOWN, checked_schema, schema_grammar
 from llm_local.errors import InvalidRequest
+from llm_local.options import Constraint
 
 UNENFORCED = [
     "uniqueItems",
@@ -99,6 +101,20 @@ def test_references_inside_may_be_escaped_and_recursive() -> None:
 def test_what_would_be_kept_wrongly_is_refused(schema: dict, word: str) -> None:
     with pytest.raises(InvalidRequest, match=word):
         schema_grammar(schema)
+
+
+@pytest.mark.parametrize("value", [None, 5, -1, 1.5, "x", [1], {"a": 5}])
+def test_a_keyword_of_a_wrong_shape_is_refused_or_means_something(value: object) -> None:
+    """No other error than the one that names what is wrong."""
+    refused = set()
+    for keyword in sorted(_KNOWN - _ANNOTATIONS):
+        schema = {"type": ["object", "array", "string", "integer"], keyword: value}
+        try:
+            check_constraint(Constraint("json_schema", schema))
+        except InvalidRequest as error:
+            assert error.param == "constraint"
+            refused.add(keyword)
+    assert {"$ref", "allOf", "anyOf", "enum", "properties"} - {"enum" if value == [1] else ""} <= refused
 
 
 def test_an_object_that_lists_its_properties_has_no_others() -> None:

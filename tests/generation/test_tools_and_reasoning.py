@@ -166,6 +166,23 @@ def test_a_call_is_forced(generator, choice, names):
         assert whole.text == ""
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"type": ["null", "object"], "properties": {"x": {"type": "null"}}},
+        {"anyOf": [{"type": "integer"}, {"type": "object", "properties": {"x": {"type": "null"}}}]},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "properties": {}},
+        {"$id": "https://example.com/x", "type": "object", "properties": {}},
+    ],
+)
+def test_forced_arguments_are_an_object_whatever_else_they_might_be(generator, parameters):
+    for seed in range(4):
+        options = GenerationOptions(temperature=2.0, seed=seed, max_new_tokens=100, tool_choice="odd.name-1")
+        whole = generator.generate_chat(LYON, options, tools=[ToolDefinition("odd.name-1", "", parameters)])
+        assert (whole.finish_reason, len(whole.tool_calls), whole.text) == ("tool_calls", 1, "")
+
+
 def test_none_means_no_tools(generator):
     options = GREEDY.replace(tool_choice="none")
     plain = generator.prepare_chat(LYON, GREEDY)
@@ -182,6 +199,9 @@ def test_none_means_no_tools(generator):
         ({}, [WEATHER, WEATHER], "tools"),
         ({}, [ToolDefinition("auto", "", {})], "tools"),
         ({}, [ToolDefinition("", "", {})], "tools"),
+        ({}, [ToolDefinition("null", "", {"type": "null"})], "tools"),
+        ({}, [ToolDefinition("list", "", {"type": ["array", "null"]})], "tools"),
+        ({}, [ToolDefinition("any", "", True)], "tools"),
         ({"think": "on"}, [], "think"),
         ({"think": "off"}, [], "think"),
         ({"think": "low"}, [], "think"),

@@ -224,7 +224,9 @@ def _check_repeated_names(place: str, schema: Mapping[str, Any]) -> None:
     """A free name may come twice, and then counts once: more than one free name cannot be asked for."""
     fewest = schema.get("minProperties", 0)
     free = schema.get("additionalProperties", True) is not False or bool(schema.get("patternProperties"))
-    if free and isinstance(fewest, int) and fewest - len(schema.get("required", ())) > 1:
+    required = schema.get("required", [])
+    num_required = len(required) if isinstance(required, list) else 0  # the library refuses what is no list
+    if free and isinstance(fewest, int) and fewest - num_required > 1:
         raise refusal(
             f"'minProperties' at {place} is {fewest}, but names that are not listed could repeat.",
             "List the names in properties and required.",

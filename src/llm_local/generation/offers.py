@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from llm_local.errors import InvalidRequest
@@ -18,7 +18,8 @@ def offered_tools(tools: Sequence[ToolDefinition], choice: str) -> tuple[ToolDef
     """The tools the model is told of.
 
     Raises:
-        InvalidRequest: two tools of one name, a name that is a choice itself, or a choice there is no tool for.
+        InvalidRequest: two tools of one name, a name that is a choice itself, a choice there is no tool for, or
+            parameters that are no schema of an object.
     """
     names = [tool.name for tool in tools]
     for name in names:
@@ -29,6 +30,8 @@ def offered_tools(tools: Sequence[ToolDefinition], choice: str) -> tuple[ToolDef
             raise InvalidRequest(
                 f"A tool is called {name!r}, which tool_choice means otherwise.", param="tools"
             )
+    for tool in tools:
+        _check_parameters(tool)
     if choice == "none":
         return ()
     if choice not in ("auto", *names) and not (choice == "required" and tools):
@@ -36,6 +39,19 @@ def offered_tools(tools: Sequence[ToolDefinition], choice: str) -> tuple[ToolDef
         offered = f"Tools given: {', '.join(names)}." if names else "No tools are given."
         raise InvalidRequest(f"tool_choice {asked}, but there is no such tool.", offered, param="tool_choice")
     return tuple(tools)
+
+
+def _check_parameters(tool: ToolDefinition) -> None:
+    """Arguments are always an object: what allows none could be called by nobody."""
+    schema: object = tool.parameters
+    kinds = schema.get("type", "object") if isinstance(schema, Mapping) else "no object"
+    if kinds != "object" and not (isinstance(kinds, list | tuple) and "object" in kinds):
+        found = f"are of type {kinds!r}" if isinstance(schema, Mapping) else "are no JSON schema"
+        raise InvalidRequest(
+            f"The parameters of the tool {tool.name!r} {found}.",
+            'They must be a schema of type object, such as {"type": "object", "properties": {}}.',
+            param="tools",
+        )
 
 
 def check_raw(options: GenerationOptions) -> None:

@@ -60,7 +60,7 @@ def _call(envelope: Envelope, tool: ToolDefinition, rules: Rules) -> str:
     if envelope.arguments is not None:
         arguments = envelope.arguments(tool, rules)
     else:
-        arguments = rules.json(_closed({"type": "object", **tool.parameters}))
+        arguments = rules.json(_closed({**tool.parameters, "type": "object"}))
     return " ".join(filter(None, (head, arguments, rules.literal(envelope.after))))
 
 

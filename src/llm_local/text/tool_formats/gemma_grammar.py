@@ -43,7 +43,7 @@ class QuotedArguments:
         Raises:
             InvalidRequest: what a schema says cannot be kept in this notation.
         """
-        root = {"type": "object", **tool.parameters}
+        root = {**tool.parameters, "type": "object"}
         return _Writer(self, root, rules).members(root, f"{tool.name}#")
 
 

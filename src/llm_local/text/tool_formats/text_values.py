@@ -101,7 +101,7 @@ class TextArguments:
         Raises:
             InvalidRequest: what a schema says cannot be kept in plain text.
         """
-        root = {"type": "object", **tool.parameters}
+        root = {**tool.parameters, "type": "object"}
         return " ".join(self._argument(one, root, rules) for one in members_of(root, f"{tool.name}#", _NAMES))
 
     def _argument(self, member: Member, root: Mapping[str, Any], rules: Rules) -> str:
