@@ -169,6 +169,11 @@ def test_a_projection_that_is_missing_or_of_another_shape_is_an_error(tmp_path: 
     (folder / "2_Dense" / "model.safetensors").rename(folder / "2_Dense" / "pytorch_model.bin")
     with pytest.raises(UnsafeWeights, match=r"pytorch_model\.bin"):
         load(folder)
+    (
+        folder / "2_Dense" / "pytorch_model.bin"
+    ).unlink()  # as the hub's client leaves it: pickle is never fetched
+    with pytest.raises(ModelCorrupt, match=r"2_Dense/model\.safetensors is missing.*only as pickle"):
+        load(folder)
 
 
 @pytest.mark.parametrize("dimensions", [1, 7, SIZE])

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from llm_local.embedding.batches import BATCH_TOKENS, plan_batches
+from llm_local.embedding.batches import BATCH_TOKENS, GPU_BATCH_TOKENS, plan_batches
 from llm_local.embedding.layout import POOLING_MODES, Layout, Normalize, Pooling, PoolingMode, read_layout
 from llm_local.embedding.pooling import Head, pool
 from llm_local.embedding.texts import PreparedTexts, TextReader, number_of
@@ -98,12 +98,14 @@ class TextEmbedder:
         *,
         pooling: PoolingMode | None = None,
         normalize: bool | None = None,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
     ) -> None:
         if pooling is not None and pooling not in POOLING_MODES:
             raise InvalidRequest(
                 f"The pooling is {pooling!r}, but must be one of {', '.join(POOLING_MODES)}.", param="pooling"
             )
+        if batch_tokens is None:
+            batch_tokens = BATCH_TOKENS if loaded.info.device == "cpu" else GPU_BATCH_TOKENS
         if batch_tokens < 1:
             raise InvalidRequest("A batch must have at least 1 token.", param="batch_tokens")
         layout, notice = _completed(layout, loaded, pooling, normalize)
@@ -133,7 +135,7 @@ class TextEmbedder:
         *,
         pooling: PoolingMode | None = None,
         normalize: bool | None = None,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> TextEmbedder:
         """Find, read and load a model, and say in `notices` what its repository does not.

@@ -135,7 +135,12 @@ REFUSED: list[tuple[str, Any, type[LocalLLMError], str]] = [
     ),
     ("modules.json", [module("Transformer"), module("Pooling", "../x")], ModelCorrupt, "not safe to use"),
     ("modules.json", [module("Transformer"), module("Pooling", "/etc")], ModelCorrupt, "not safe to use"),
-    ("modules.json", [module("Transformer"), module("Pooling", "9_Pooling")], ModelCorrupt, "cannot be read"),
+    (
+        "modules.json",
+        [module("Transformer"), module("Pooling", "9_Pooling")],
+        ModelCorrupt,
+        "9_Pooling/config.json is missing",
+    ),
     ("modules.json", [], ModelCorrupt, "not a list of modules"),
     ("modules.json", {"0": module("Transformer")}, ModelCorrupt, "not a list of modules"),
     ("modules.json", [{"path": ""}], ModelCorrupt, "has no type"),

@@ -61,3 +61,12 @@ def test_repositories_without_what_can_be_loaded_say_what_they_have() -> None:
         select_files("org/name", ["config.json", "a.bin", "b.bin", "c.pt", "d.pth"])
     with pytest.raises(UnsupportedTask, match=r"org/name:FILE; it has BF16/.* model-Q4_K_M\.gguf"):
         select_files("org/name", ["config.json", *NAMES])
+
+
+def test_the_modules_of_an_embedding_model_come_with_it() -> None:
+    root = ["config.json", "model.safetensors", "modules.json", "tokenizer.json"]
+    modules = ["1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"]
+    others = ["2_Dense/pytorch_model.bin", "onnx/config.json", "onnx/model.safetensors", "1_Pooling/code.py"]
+    found = select_files("org/name", [*root, *modules, *others])
+    assert found.weights == "model.safetensors"
+    assert set(found.metadata) == {"config.json", "modules.json", "tokenizer.json", *modules}

@@ -25,6 +25,16 @@ def test_text_passes_unchanged_into_a_pipe() -> None:
     assert raw.data == "\x1b[31m\r\x00\u202eü\n".encode()
 
 
+def test_bytes_pass_into_a_pipe_and_never_to_a_terminal() -> None:
+    raw = FakeRaw()
+    AnswerWriter(raw).write_bytes(b"\x93NUMPY\xff\x00\r\n")
+    assert raw.data == b"\x93NUMPY\xff\x00\r\n"
+    screen = FakeRaw(terminal=True)
+    with pytest.raises(StorageError, match="to a terminal"):
+        AnswerWriter(screen).write_bytes(b"\x1b[31m")
+    assert screen.data == b""
+
+
 def test_each_piece_is_out_at_once() -> None:
     raw = FakeRaw()
     answer = AnswerWriter(raw)

@@ -15,7 +15,7 @@ from llm_local.cli.embed_input import Inputs, read_inputs
 from llm_local.cli.embed_output import FORMATS, VectorWriter, check_output, make_writer
 from llm_local.cli.embed_report import Job, cut, details, skipped, summary
 from llm_local.config import Config, load_config
-from llm_local.embedding.batches import BATCH_TOKENS
+from llm_local.embedding.batches import BATCH_TOKENS, GPU_BATCH_TOKENS
 from llm_local.embedding.layout import POOLING_MODES
 from llm_local.errors import InvalidRequest
 from llm_local.logs import configure_logging
@@ -59,7 +59,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--batch-tokens",
         type=number_reader("--batch-tokens", _COUNT),
         metavar="TOKENS",
-        help=f"Tokens that go through the model at once: bounds its memory. Default: {BATCH_TOKENS}.",
+        help=f"Tokens that go through the model at once: bounds its memory. "
+        f"Default: {BATCH_TOKENS}, on a GPU {GPU_BATCH_TOKENS}.",
     )
     parser.add_argument(
         "--format",
@@ -187,8 +188,8 @@ def _shows_vectors(args: argparse.Namespace) -> bool:
 
 def _prepare(args: argparse.Namespace, config: Config, inputs: Inputs, progress: ProgressReporter) -> Job:
     """The model, and what it will read."""
-    # Late: it leads to torch, and what is wrong with the words is known by now.
-    from llm_local.embedder import EmbedOptions, TextEmbedder
+    # Late: what is wrong with the words is known by now.
+    from llm_local.loaders.first_import import first_import
     from llm_local.model_loader import resolve_model
 
     found = resolve_model(
@@ -197,11 +198,15 @@ def _prepare(args: argparse.Namespace, config: Config, inputs: Inputs, progress:
         offline=config.offline,
         on_progress=progress,
     )
+    # Later still: it imports torch and transformers, and a model that is not there is known by now.
+    with first_import("torch"):
+        from llm_local.embedder import EmbedOptions, TextEmbedder
+
     embedder = TextEmbedder.load(
         found,
         pooling=args.pooling,
         normalize=args.normalize,
-        batch_tokens=int(args.batch_tokens or BATCH_TOKENS),
+        batch_tokens=None if args.batch_tokens is None else int(args.batch_tokens),
         on_progress=progress,
     )
     options = EmbedOptions(

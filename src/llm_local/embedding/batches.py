@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-__all__ = ["BATCH_TOKENS", "WINDOW_BATCHES", "plan_batches"]
+__all__ = ["BATCH_TOKENS", "GPU_BATCH_TOKENS", "WINDOW_BATCHES", "plan_batches"]
 
-BATCH_TOKENS: Final = 4096
-"""How many tokens go through the model at once, padding included. A longer text goes alone."""
+BATCH_TOKENS: Final = 2048
+"""How many tokens go through the model at once, padding included. A longer text goes alone.
+
+Measured on a CPU with a model of MiniLM's shape: from 512 to 2048 there is no difference, 4096 takes 15% more time.
+"""
+
+GPU_BATCH_TOKENS: Final = 16384
+"""The same on a GPU, which has more to do at once."""
 
 WINDOW_BATCHES: Final = 16
 """Sorting looks so many batches ahead: results come in the order of the texts, and none waits for the last one."""

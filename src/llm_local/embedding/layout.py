@@ -188,8 +188,16 @@ def _read_modules(folder: Path) -> list[tuple[str, str]]:
     return modules
 
 
+def _read_module(path: Path) -> dict[str, Any]:
+    """The configuration of a module; which of several config.json is missing is said here."""
+    if not path.exists():
+        file = f"{path.parent.name}/{path.name}"
+        raise ModelCorrupt(f"{file} is missing.", "Fetch the model again.", file=file)
+    return read_json(path)
+
+
 def _read_pooling(path: Path) -> Pooling:
-    found = read_json(path)
+    found = _read_module(path)
     file = f"{path.parent.name}/{path.name}"
     named = found.get("pooling_mode")
     if named is None:
@@ -208,7 +216,7 @@ def _read_pooling(path: Path) -> Pooling:
 
 
 def _read_dense(folder: Path) -> Dense:
-    found = read_json(folder / "config.json")
+    found = _read_module(folder / "config.json")
     file = f"{folder.name}/config.json"
     for key in ("in_features", "out_features"):
         if type(found.get(key)) is not int or found[key] < 1:

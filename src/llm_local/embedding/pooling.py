@@ -9,6 +9,7 @@ from torch import nn
 from llm_local.embedding.layout import Dense, Pooling, PoolingMode, Step
 from llm_local.errors import ModelCorrupt
 from llm_local.loaders.safetensors import read_weights
+from llm_local.store.selection import WEIGHTS
 
 __all__ = ["Head", "pool"]
 
@@ -88,6 +89,12 @@ class _Projection:
             shapes["linear.bias"] = (dense.out_features,)
         if dense.residual and dense.in_features != dense.out_features:
             shapes["residual.weight"] = (dense.out_features, dense.in_features)
+        if not any(dense.folder.glob("*model*")):
+            raise ModelCorrupt(
+                f"{dense.folder.name}/{WEIGHTS} is missing.",
+                "Fetch the model again; one that has these weights only as pickle cannot be used.",
+                file=f"{dense.folder.name}/{WEIGHTS}",
+            )
         found = read_weights(dense.folder)
         file = f"{dense.folder.name}/{found.files[0].name}"
         stored = {name: tensor.shape for name, tensor in found.tensors.items()}
