@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_local.errors import InvalidRequest
+from llm_local.errors import InvalidRequest, McpServerError
 from llm_local.tools import plugin_tools
 from llm_local.tools.functions import make_tool
 from llm_local.tools.opening import open_sources
@@ -52,6 +52,17 @@ def test_a_function_keeps_its_name_beside_a_servers_tool(mine: str) -> None:
 def test_a_call_of_a_server_gets_the_time_that_was_asked_for() -> None:
     with open_sources(servers=[SERVER], call_s=2.5) as tools:
         assert {tool.time_limit_s for tool in tools} == {7.5}  # and a little to say so
+
+
+def test_what_a_server_writes_to_its_stderr_is_handed_on_with_its_name() -> None:
+    script = str(Path(__file__).parent / "mcp_hostile_servers.py")
+    heard: list[str] = []
+    with (
+        pytest.raises(McpServerError, match="exit status 4"),
+        open_sources(servers=[(sys.executable, script, "exits_at_once")], on_server_line=heard.append),
+    ):
+        pass
+    assert heard == [f"{sys.executable} {script} exits_at_once: no such database"]
 
 
 @pytest.mark.usefixtures("plug_ins")

@@ -56,7 +56,7 @@ def make_parser() -> FlagParser:
     add_setting_flags(parser.add_argument_group("model"), ("model_id", *_HOW_TO_LOAD))
     output = _add_one_shot_flags(parser)
     for flags, text in (
-        (("--debug",), "Print the traceback of an error."),
+        (("--debug",), "Print the traceback of an error, and what MCP servers write to stderr."),
         (("--version",), "Print the version and exit."),
         (("-h", "--help"), "Print this help and exit."),
     ):
@@ -158,6 +158,7 @@ def open_tools(request: ToolRequest, ask: Callable[[ToolCall, str], ToolAnswer])
         servers=request.servers,
         call_s=request.limits.get("call_s"),
         choice=request.choice,
+        on_server_line=request.on_server_line,
     ) as tools:
         yield lambda generate, messages, options: ToolLoop(
             generate, messages, tools, options, approve=approve, limits=limits

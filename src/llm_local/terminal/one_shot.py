@@ -6,6 +6,7 @@ Torch is imported as late as possible: only when everything that can be wrong wi
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import traceback
@@ -169,6 +170,8 @@ class OneShot:
     ) -> int:
         if self._open_tools is None:
             raise InvalidRequest("Tools cannot be used here.", param="tools")
+        if args.debug:
+            request = dataclasses.replace(request, on_server_line=self._messages.note)
         question = ToolQuestion(
             self._messages,
             request.approve,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,7 +23,10 @@ _DETAILS: Final = ("approve", "max_tool_rounds", "tool_timeout", "tool_choice")
 
 @dataclass(frozen=True, slots=True)
 class ToolRequest:
-    """The tools somebody asked for. `limits` has what `ToolLimits` takes, as far as it was given."""
+    """The tools somebody asked for. `limits` has what `ToolLimits` takes, as far as it was given.
+
+    `on_server_line` gets each line that a server writes to its stderr, from another thread.
+    """
 
     function_files: tuple[str, ...]
     plug_in_tools: tuple[str, ...]
@@ -31,6 +34,7 @@ class ToolRequest:
     limits: Mapping[str, Any]
     approve: str = "ask"
     choice: str = "auto"
+    on_server_line: Callable[[str], None] | None = None
 
 
 def add_tool_flags(group: argparse._ActionsContainer) -> None:

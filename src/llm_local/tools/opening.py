@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from llm_local.errors import InvalidRequest
 from llm_local.tools.collection import collect_tools, named_tool
@@ -21,11 +22,13 @@ def open_sources(
     servers: Sequence[Sequence[str]] = (),
     call_s: float | None = None,
     choice: str = "auto",
+    on_server_line: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[Tool, ...]]:
     """Open all sources and give their tools while the block runs.
 
     `servers` are the commands of MCP servers, which get `call_s` seconds for a call, or their own default.
-    `choice` is the `tool_choice` that will be asked for: a name in it must be a tool's.
+    `choice` is the `tool_choice` that will be asked for: a name in it must be a tool's. `on_server_line` gets each line
+    that a server writes to its stderr, with the server's command before it, from another thread.
 
     Raises:
         InvalidRequest: a file cannot be used, there is no such tool, or two have the same name.
@@ -40,13 +43,22 @@ def open_sources(
             sources.append(_plug_ins(plug_in_tools))
         for command in servers:
             from llm_local.tools.mcp_client import CALL_LIMIT_S, open_server
+            from llm_local.tools.mcp_process import shown_command
 
-            server = open_server(command, call_timeout_s=CALL_LIMIT_S if call_s is None else call_s)
+            server = open_server(
+                command,
+                call_timeout_s=CALL_LIMIT_S if call_s is None else call_s,
+                on_stderr=on_server_line and partial(_tell, on_server_line, shown_command(command)),
+            )
             sources.append(opened.enter_context(server).tools)
         tools = collect_tools(without_clashes(tool for source in sources for tool in source))
         if choice not in ("auto", "none", "required"):
             named_tool(choice, tools)
         yield tools
+
+
+def _tell(on_line: Callable[[str], None], server: str, line: str) -> None:
+    on_line(f"{server}: {line}")
 
 
 def _plug_ins(names: Sequence[str]) -> tuple[Tool, ...]:
