@@ -13,8 +13,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from llm_local.generator import TextGenerator
-from llm_local.loaders import packed_file, prepared
-from llm_local.loaders.decoder_image import DecoderImage
+from llm_local.loaders import mapped_pages, packed_file, prepared
+from llm_local.loaders.decoder_image import DecoderImage, Span
 from llm_local.loaders.mapped_pages import map_file, mapped_spans
 from llm_local.loaders.packed_cache import PackedCache
 from llm_local.messages import Message
@@ -281,3 +281,17 @@ def test_a_mapping_that_was_written_to_is_not_the_file_any_more(tmp_path: Path) 
     [span] = mapped_spans([tmp_path / "other", path])
     assert (span.begin, span.region, span.offset) == (tensor.data_ptr(), 1, 0)
     assert path.read_bytes() == bytes(8192)
+
+
+def test_the_figures_of_memory_without_a_file_say_nothing_about_the_mapping_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "weights"
+    listing = tmp_path / "smaps"
+    listing.write_text(
+        f"7f0000000000-7f0000002000 rw-p 00000000 fe:00 12    {weights}\nAnonymous:             4 kB\n"
+        "7f0000002000-7f0000003000 ---p 00000000 00:00 0 \nAnonymous:             0 kB\n"
+        f"7f0000004000-7f0000006000 rw-p 00001000 fe:00 12    {weights}\nAnonymous:             0 kB\n"
+    )
+    monkeypatch.setattr(mapped_pages, "_MAPS", listing)
+    assert mapped_spans([weights]) == [Span(0x7F0000004000, 0x2000, 0, 0x1000)]

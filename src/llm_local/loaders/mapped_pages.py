@@ -19,8 +19,7 @@ from llm_local.loaders.decoder_image import Span
 
 __all__ = ["MappedFiles", "map_descriptor", "map_file", "mapped_spans"]
 
-_MAPS: Final = Path("/proc/self/maps")
-_DETAILS: Final = Path("/proc/self/smaps")  # the same with figures, among them the pages that were changed
+_MAPS: Final = Path("/proc/self/smaps")  # with the pages of each mapping that were changed
 _MAPPING: Final = re.compile(
     r"^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \d+ +(/.*)$|^Anonymous: +(\d+) kB$", re.MULTILINE
 )
@@ -30,18 +29,8 @@ class MappedFiles:
     """The places where `files` are mapped into this process now. Nothing is found, and released, outside Linux."""
 
     def __init__(self, files: Iterable[Path]) -> None:
-        wanted = {str(path.resolve()) for path in files}
-        self._spans: list[tuple[int, int]] = []
+        self._spans = mapped_spans(tuple(files))
         self._libc = ctypes.CDLL(None)
-        try:
-            lines = _MAPS.read_text(errors="replace").splitlines()
-        except OSError:
-            return
-        for line in lines:  # begin-end rights offset device inode path
-            fields = line.split(maxsplit=5)
-            if len(fields) == 6 and fields[5] in wanted:
-                begin, end = (int(part, 16) for part in fields[0].split("-"))
-                self._spans.append((begin, end))
 
     def release(self, tensor: torch.Tensor) -> None:
         """Drop the whole pages of a tensor that lies in one of the files; it is read anew where it is needed again.
@@ -50,7 +39,8 @@ class MappedFiles:
         """
         begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
         end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        if end > begin and any(low <= begin and end <= high for low, high in self._spans):
+        inside = any(one.begin <= begin and end <= one.begin + one.num_bytes for one in self._spans)
+        if end > begin and inside:
             self._libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
 
 
@@ -62,16 +52,18 @@ def mapped_spans(files: Sequence[Path]) -> list[Span]:
     numbers = {str(path.resolve()): index for index, path in enumerate(files)}
     found: list[Span] = []
     try:
-        details = _DETAILS.read_text(errors="replace")
+        details = _MAPS.read_text(errors="replace")
     except OSError:
         return found
     mapping: tuple[str, ...] = ()
     for *where, changed in _MAPPING.findall(details):
         if not changed:
             mapping = tuple(where)
-        elif mapping and mapping[3] in numbers and changed == "0":
+            continue
+        if mapping and mapping[3] in numbers and changed == "0":
             begin, end, offset = (int(one, 16) for one in mapping[:3])
             found.append(Span(begin, end - begin, numbers[mapping[3]], offset))
+        mapping = ()  # the next figure may be of memory without a file
     return found
 
 
