@@ -102,6 +102,10 @@ def test_no_verb_shows_the_help_and_is_a_usage_mistake() -> None:
         ["version"],
         ["bench", "--help"],
         ["decide", "--help"],
+        ["run", "--help"],
+        ["ps", "--json"],
+        ["stop", "--json"],
+        ["doctor", "--help"],
     ],
 )
 def test_no_verb_imports_anything_heavy(arguments: list[str]) -> None:

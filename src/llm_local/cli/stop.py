@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
         LocalLLMError: one cannot be asked.
     """
     chosen = _chosen(args.which, running_servers())
-    if not chosen:
+    if not (chosen or args.json):
         messages.note("No server is running.")
     refusals = {one: refusal for one in chosen if (refusal := _ask(one)) is not None}
     end = time.monotonic() + args.timeout
