@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from llm_local.store.library import StoredModel, files_of, list_models, total_bytes
 from llm_local.store.summary import StoredFile, Summary, summarize
-from llm_local.terminal.progress import format_bytes
+from llm_local.terminal.sizes import format_bytes
 from llm_local.terminal.streams import AnswerWriter, Messages
 from llm_local.terminal.tables import to_terminal, write_rows
 

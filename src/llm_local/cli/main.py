@@ -13,7 +13,7 @@ from typing import Final, Protocol, cast
 from llm_local import __version__
 from llm_local.errors import InvalidRequest, LocalLLMError
 from llm_local.terminal.exit_codes import OK, USAGE, error_line, exit_code, leave
-from llm_local.terminal.flags import FlagParser
+from llm_local.terminal.flag_parser import FlagParser
 from llm_local.terminal.streams import STDOUT, AnswerWriter, Messages, hold_standard_streams
 
 __all__ = ["VERBS", "Verb", "VerbModule", "find_verb", "main", "verb_parser"]

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from llm_local.store.removal import Removed, remove_models
-from llm_local.terminal.progress import format_bytes
+from llm_local.terminal.sizes import format_bytes
 from llm_local.terminal.streams import AnswerWriter, Messages
 
 __all__ = ["add_flags", "run"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llm_local.cli.list_models import Listed, describe
 from llm_local.errors import ModelCorrupt, ModelNotFound
 from llm_local.store.library import find_model, total_bytes
-from llm_local.terminal.progress import format_bytes
+from llm_local.terminal.sizes import format_bytes
 from llm_local.terminal.streams import AnswerWriter, Messages
 from llm_local.terminal.tables import aligned, tab_lines, to_terminal
 

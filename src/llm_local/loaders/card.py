@@ -10,16 +10,16 @@ import re
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llm_local.errors import LocalLLMError
 from llm_local.loaders.configuration import context_length, generation_defaults, read_json
 from llm_local.loaders.safetensors import read_weights
-from llm_local.store.gguf_header import GgufHeader, quantization_name, read_gguf
 from llm_local.store.selection import CONFIG
 from llm_local.store.summary import quantization_of
-from llm_local.text.channels import find_tags
-from llm_local.text.tool_formats.registry import find_format
+
+if TYPE_CHECKING:
+    from llm_local.store.gguf_header import GgufHeader
 
 __all__ = ["Abilities", "ModelCard", "Shape", "gguf_card", "read_card"]
 
@@ -117,6 +117,9 @@ def gguf_card(files: Sequence[Path]) -> ModelCard:
     Raises:
         ModelCorrupt: a file is damaged.
     """
+    # Late: most models are in the other format.
+    from llm_local.store.gguf_header import quantization_name, read_gguf
+
     headers = [read_gguf(path) for path in files]
     first = headers[0]
     dtypes: dict[str, int] = {}
@@ -229,15 +232,21 @@ def _template_abilities(
 ) -> Abilities:
     words = set(re.findall(r"[A-Za-z_]\w*", template))
     tools = chat and "tools" in words
-    found = find_format(template)
     return Abilities(
         chat=chat,
         tools=tools,
-        tool_format=found.name if tools else "",
+        tool_format=_tool_format(template) if tools else "",
         thinking=_thinking(template, words, tokens) if chat else "",
         embedding=embedding,
         vision=vision,
     )
+
+
+def _tool_format(template: str) -> str:
+    # Late: a dozen formats take a while to import, and many models use no tools.
+    from llm_local.text.tool_formats.registry import find_format
+
+    return find_format(template).name
 
 
 def _thinking(template: str, words: set[str], tokens: frozenset[str]) -> str:
@@ -249,6 +258,9 @@ def _thinking(template: str, words: set[str], tokens: frozenset[str]) -> str:
 
         if template_variables(template) & set(SWITCHES):
             return "switchable"
+    # Late: a model whose template says it needs no more.
+    from llm_local.text.channels import find_tags
+
     return "always or by itself" if find_tags(template, tokens) is not None else ""
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from llm_local.errors import LocalLLMError, ModelCorrupt
-from llm_local.store.gguf_header import quantization_name, read_gguf
 from llm_local.store.names import safe_join
 from llm_local.store.selection import CONFIG, INDEX, WEIGHTS
 from llm_local.store.weight_index import shard_names
@@ -144,6 +143,9 @@ def _safetensors_summary(folder: Path) -> Summary:
 
 
 def _gguf_summary(path: Path) -> Summary:
+    # Late: most models are in the other format, and a list should be quick.
+    from llm_local.store.gguf_header import quantization_name, read_gguf
+
     header = read_gguf(path, tensors=False)
     quantization = quantization_name(header)
     return Summary("gguf", header.architecture, header.architecture, quantization)

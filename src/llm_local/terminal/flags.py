@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 from llm_local.errors import InvalidRequest
 from llm_local.options import BOUNDS, Bound
 from llm_local.settings.declarations import SETTINGS
 from llm_local.settings.kinds import SWITCH, TEXT, number
 from llm_local.terminal.constraint_flags import add_constraint_flags, given_constraint
+from llm_local.terminal.flag_parser import FlagParser
 
 __all__ = [
     "FlagParser",
@@ -30,43 +31,6 @@ _REQUEST_NUMBERS: Final = {
     "frequency_penalty": ("PENALTY", "Lowers tokens by how often they are in the reply.", "Default: 0, off."),
     "max_thinking_tokens": ("TOKENS", "Ends the reasoning after so many tokens.", "Default: no limit."),
 }
-
-
-class FlagParser(argparse.ArgumentParser):
-    """An argument parser that raises instead of printing and exiting, and guesses nothing.
-
-    Raises (from `parse`):
-        InvalidRequest: unknown flags, several prompts, a missing or impossible value.
-    """
-
-    def __init__(self, **details: Any) -> None:
-        super().__init__(allow_abbrev=False, add_help=False, **details)
-
-    def error(self, message: str) -> NoReturn:
-        """Called by argparse."""
-        raise InvalidRequest(f"{message[:1].upper()}{message[1:]}.", "See --help.")
-
-    def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """The flags in `words`."""
-        parsed, rest = self.parse_known_args(words)
-        unknown = next((word for word in rest if word.startswith("-")), None)
-        if unknown is not None:
-            raise InvalidRequest(f"There is no flag {unknown}.", self._hint(unknown))
-        if rest:
-            raise InvalidRequest(
-                f"Only one prompt is taken, but {rest[0]!r} is left over.",
-                'Put the prompt in quotes: "...".',
-                param="prompt",
-            )
-        return parsed
-
-    def _hint(self, unknown: str) -> str:
-        # Late: only a typing error needs it.
-        from difflib import get_close_matches
-
-        near = get_close_matches(unknown.partition("=")[0], self._option_string_actions, n=1)
-        guess = f"Did you mean {near[0]}? " if near else ""
-        return f"{guess}See --help; a prompt that begins with a dash goes after --."
 
 
 def add_setting_flags(group: argparse._ActionsContainer, names: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from llm_local.events import Progress, Stage
+from llm_local.terminal.sizes import format_bytes
 from llm_local.terminal.streams import Messages
 
 __all__ = ["ProgressReporter", "format_bytes"]
@@ -25,17 +26,6 @@ _LIVE_EVERY_S: Final = 0.1
 _PLAIN_EVERY_S: Final = 5.0
 # A stage that ends sooner is not worth a word; a download always is, because it uses the network.
 _QUIET_S: Final = 0.4
-
-
-def format_bytes(count: int) -> str:
-    """`count` in decimal units with three digits: 999 B, 1.50 kB, 12.3 MB."""
-    size, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while size >= 999.5 and len(units) > 1:
-        size, units = size / 1000, units[1:]
-    if units[0] == "B":
-        return f"{count} B"
-    digits = 2 if size < 9.995 else 1 if size < 99.95 else 0
-    return f"{size:.{digits}f} {units[0]}"
 
 
 @dataclass(slots=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llm_local.errors import PluginFailed
-from llm_local.plugins import TOOL_FORMATS, Plugin, load_plugins
 from llm_local.text.tool_formats import (
     cohere,
     gemma,
@@ -20,6 +19,9 @@ from llm_local.text.tool_formats import (
     qwen_xml,
 )
 from llm_local.text.tool_formats.format import ToolFormat
+
+if TYPE_CHECKING:
+    from llm_local.plugins import Plugin
 
 __all__ = ["FORMATS", "check_plugin", "find_format"]
 
@@ -49,6 +51,9 @@ def find_format(source: str) -> ToolFormat:
     """
     found = next(one for one in FORMATS if one.fits(source))
     if found is generic.FORMAT:
+        # Late: whoever has one of the built-in formats needs no plug-ins, and `show` is to be quick.
+        from llm_local.plugins import TOOL_FORMATS, load_plugins
+
         for plugin, one in load_plugins(TOOL_FORMATS, check_plugin):
             if _fits(plugin, one, source):
                 return one
