@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from llm_local.cli.pull import hub_of
+from llm_local.config import load_config
 from llm_local.errors import InvalidRequest, ModelCorrupt, UnsupportedTask
 from llm_local.store.library import StoredModel, find_model, list_models
 from llm_local.store.verification import CheckedFile, is_broken, repair_model, verify_model
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
     results: list[_Verified] = []
     try:
         for model in models:
-            results.append(_verified(model, progress, repair=args.repair))
+            results.append(_verified(model, progress, messages if args.repair else None))
     finally:
         progress.close()
         _print(results, args, answer)
@@ -78,10 +80,11 @@ def _models(args: argparse.Namespace) -> list[StoredModel]:
     return [find_model(name) for name in args.names]
 
 
-def _verified(model: StoredModel, progress: ProgressReporter, *, repair: bool) -> _Verified:
+def _verified(model: StoredModel, progress: ProgressReporter, repairing: Messages | None) -> _Verified:
     files = verify_model(model, progress)
-    if not repair or not any(map(is_broken, files)):
+    if repairing is None or not any(map(is_broken, files)):
         return _Verified(model, files)
+    hub_of(load_config(), None, repairing)  # it may be switched off, and what is asked is logged
     repair_model(model, files, progress)
     return _Verified(model, verify_model(model, progress), repaired=True)
 
