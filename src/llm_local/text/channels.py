@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from llm_local.events import Channel
 from llm_local.text.markers import MarkerFinder
+
+if TYPE_CHECKING:
+    from llm_local.events import Channel
 
 __all__ = ["FAMILIES", "ChannelSplitter", "ReasoningTags", "find_tags"]
 
