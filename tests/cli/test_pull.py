@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fakehub import FakeHub, hang, running_hub, status
+from fakehub import EVIL_NAMES, FakeHub, hang, running_hub, status
 from hub_faults import CONFIG, FILES, MODEL, NEEDED, REF, WEIGHTS, weights
 from llm_local.cli import fit_check
 from llm_local.cli.main import main
@@ -311,6 +311,30 @@ def test_a_gguf_file_does_not_hide_the_model_beside_it(pull: Pull, hub: FakeHub)
     hub.repos[REF].commit = "b" * 40
     assert pull("-q", f"{REF}:Q4_0")[0] == 0
     assert find_local(REF) == before is not None
+
+
+@pytest.mark.parametrize("name", [name for name in EVIL_NAMES if "\ud800" not in name], ids=ascii)
+@pytest.mark.parametrize("flags", [(), ("--output", "out")], ids=["cache", "folder"])
+def test_an_evil_name_writes_nothing_outside(
+    pull: Pull,
+    hub: FakeHub,
+    name: str,
+    flags: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hub.add("org/evil", {f"{name}-Q4_0.gguf": b"GGUF"})
+    code, out, err = pull(*flags, "org/evil:Q4_0")
+    inside = tmp_path / "out" if flags else cache_folder()
+    found = [path for path in tmp_path.rglob("*") if path.name.endswith(".gguf") or path.name == "GGUF"]
+    assert all(path.is_relative_to(inside) for path in found)
+    if code == 0:  # with the ending it is a name like any other
+        assert Path(out.strip()).name == f"{name}-Q4_0.gguf".rpartition("/")[2]
+        assert Path(out.strip()).resolve().is_relative_to(inside)
+    else:
+        assert code == 7 and "not safe" in err
+        assert not (tmp_path / "out").exists() and not cache_folder().exists()
 
 
 # The hub

@@ -319,6 +319,14 @@ def test_an_end_anywhere_resumes_there(hub: FakeHub, percent: int) -> None:
     assert [one.headers.get("range") for one in hub.asked("model.safetensors")] == [None, f"bytes={cut}-"]
 
 
+def test_a_download_goes_on_only_with_the_version_it_began_with(hub: FakeHub) -> None:
+    hub.faults["model.safetensors"].append(cut_after(1_000_000))
+    pull(REF)
+    began, went_on = hub.asked("model.safetensors")
+    assert "if-range" not in began.headers
+    assert went_on.headers["if-range"] == f'"{hashlib.sha256(WEIGHTS).hexdigest()}"'
+
+
 def test_a_reset_is_survived(hub: FakeHub) -> None:
     hub.faults["model.safetensors"] += [reset_after(1_000_000), reset_after(0)]
     assert contents(pull(REF))["model.safetensors"] == WEIGHTS

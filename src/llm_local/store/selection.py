@@ -30,7 +30,9 @@ _METADATA: Final = re.compile(
     r"[^/]+\.(?:json|jinja|model|tiktoken)|(?:merges|vocab)\.txt|additional_chat_templates/[^/]+\.jinja"
     r"|\d_[A-Za-z]+/(?:config\.json|model\.safetensors)"  # the modules of an embedding model
 )
-_GGUF: Final = re.compile(r"(?P<stem>.+?)(?:-(?P<part>\d{5})-of-(?P<parts>\d{5}))?\.gguf", re.IGNORECASE)
+_GGUF: Final = re.compile(
+    r"(?P<stem>.+?)(?:-(?P<part>\d{5})-of-(?P<parts>\d{5}))?\.gguf", re.IGNORECASE | re.DOTALL
+)
 _TOKENIZERS: Final = frozenset(
     "tokenizer.json tokenizer.model spiece.model sentencepiece.bpe.model vocab.json vocab.txt".split()
 )
@@ -91,7 +93,7 @@ def select_gguf(ref: str, names: Collection[str], wanted: str) -> tuple[str, ...
     if wanted.lower().endswith(".gguf"):
         found = [files for files in variants.values() if wanted in files]
     else:
-        ending = re.compile(rf"(?:.*[-._/])?{re.escape(wanted)}", re.IGNORECASE)
+        ending = re.compile(rf"(?:.*[-._/])?{re.escape(wanted)}", re.IGNORECASE | re.DOTALL)
         found = [files for stem, files in variants.items() if ending.fullmatch(stem)]
     if not found:
         there = ", ".join(variants) or "no GGUF file at all"
