@@ -115,7 +115,8 @@ class Settings:
     packed_cache_mb: int = _setting(
         20_000,
         number(Bound(0, 100_000_000, integer=True)),
-        "Disk space for packed weights of all models, in MiB; the least recently used go first; 0 keeps none.",
+        "Disk space for packed weights and quick starts of all models, in MiB; the least recently used go first; "
+        "0 keeps none.",
         "Model",
     )
     kernels: Kernels = _setting(
