@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    T5Config,
+    T5EncoderModel,
+)
 
 from llm_local.embedder import EmbedOptions, TextEmbedder
 from llm_local.errors import (
@@ -67,6 +74,16 @@ def test_vectors_are_those_of_plain_transformers(tmp_path: Path, kind: str) -> N
     [notice] = embedder.notices
     assert ("the last token" if last else "the mean over all tokens") in notice
     assert "normalized to length 1" in notice
+
+
+def test_the_encoder_of_t5_has_no_positions_to_run_out_of(tmp_path: Path) -> None:
+    folder = save_embedder(tmp_path, "roberta")  # for its tokenizer
+    config = T5Config(vocab_size=430, d_model=SIZE, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
+    T5EncoderModel(config).save_pretrained(folder)
+    embedder = load(folder)
+    wanted = reference(folder, TEXTS, BY_HAND["mean"], normalize=True, load=T5EncoderModel)
+    assert distance(embedder.embed(TEXTS).vectors, wanted) < CLOSE
+    assert embedder.embed([LONG]).token_counts[0] > PLACES
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "qwen3", "gemma3_text"])
@@ -223,7 +240,8 @@ def test_prompts_that_are_read_and_not_pooled(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     skipped = len(tokenizer("the user asks: ")["input_ids"]) - 1  # what stands behind a text is no part of it
     texts = ["a dog", "it is the user"]
-    wanted = [reference_states(folder, f"the user asks: {text}")[skipped:].mean(0).numpy() for text in texts]
+    states = reference_states(folder, [f"the user asks: {text}" for text in texts])
+    wanted = [one[skipped:].mean(0).numpy() for one in states]
     assert distance(load(folder).embed(texts, prompt_name="query").vectors, wanted) < CLOSE
 
 
@@ -379,7 +397,16 @@ def test_an_encoder_that_is_asked_to_generate_is_told_what_it_can(tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"architectures": ["ViTModel"], "model_type": "vit"}, UnsupportedTask, "ViTModel"),
+        (
+            {"architectures": ["ViTModel"], "model_type": "vit"},
+            UnsupportedTask,
+            "ViTModel is made for something else",
+        ),
+        (
+            {"architectures": ["BartModel"], "model_type": "bart", "is_encoder_decoder": True},
+            UnsupportedTask,
+            "BartModel is made for turning one input into another",
+        ),
         (
             {"architectures": ["NovelModel"]},
             UnsupportedTask,

@@ -152,13 +152,13 @@ def write_dense(folder: Path, size: int, out: int, **config: Any) -> dict[str, t
     return weights
 
 
-def reference_states(folder: Path, text: str) -> torch.Tensor:
-    """The hidden states [tokens, size] of one text alone, by plain transformers in float32."""
+def reference_states(folder: Path, texts: Sequence[str], load: Any = AutoModel) -> list[torch.Tensor]:
+    """The hidden states [tokens, size] of each text alone, by plain transformers in float32."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
-    encoded = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
+    model = load.from_pretrained(folder, dtype=torch.float32).eval()
+    encoded = [tokenizer(text, return_tensors="pt", return_token_type_ids=False) for text in texts]
     with torch.no_grad():
-        return model(**encoded).last_hidden_state[0]
+        return [model(**one).last_hidden_state[0] for one in encoded]
 
 
 def reference(
@@ -167,9 +167,10 @@ def reference(
     by_hand: Callable[[torch.Tensor], torch.Tensor],
     *,
     normalize: bool = False,
+    load: Any = AutoModel,
 ) -> np.ndarray:
     """The vectors of `texts`, each alone: `by_hand` makes one of a text's hidden states."""
-    vectors = torch.stack([by_hand(reference_states(folder, text)) for text in texts])
+    vectors = torch.stack([by_hand(states) for states in reference_states(folder, texts, load)])
     if normalize:
         vectors = vectors / vectors.norm(dim=1, keepdim=True)
     return vectors.numpy()

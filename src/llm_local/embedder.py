@@ -122,8 +122,8 @@ class TextEmbedder:
             layout.steps, len(self._pooling.modes) * int(config.hidden_size), str(loaded.model.device)
         )
         self._pad = _padding_id(config, loaded.tokenizer)
-        types = loaded.tokenizer(["a"], return_token_type_ids=True)["token_type_ids"]
-        if any(map(any, types)):
+        types = loaded.tokenizer(["a"], return_token_type_ids=True).get("token_type_ids")
+        if types and any(map(any, types)):
             raise UnsupportedTask(
                 f"{self.info.architecture} tells its tokens apart by types, which is not supported for embeddings."
             )

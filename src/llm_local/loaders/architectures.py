@@ -52,7 +52,7 @@ def choose_class(config: ModelConfig) -> Any:
     _refuse_unknown(config, architecture)
     embeds = " `llm-local embed` makes embeddings with this one." if _is_encoder(config, architecture) else ""
     raise UnsupportedTask(
-        f"{architecture or config.model_type} is made for {_purpose(architecture)}, not for generating text.",
+        f"{architecture or config.model_type} is made for {_purpose(config, architecture)}, not for generating text.",
         f"Choose a chat or text generation model.{embeds}",
     )
 
@@ -75,7 +75,7 @@ def choose_encoder(config: ModelConfig, *, declared: bool) -> tuple[Any, bool]:
     _refuse_unknown(config, architecture)
     if not name or not _reads_text(config) or not (declared or architecture.endswith(_POOLABLE)):
         raise UnsupportedTask(
-            f"{architecture or kind} is made for {_purpose(architecture)}, not for embeddings.",
+            f"{architecture or kind} is made for {_purpose(config, architecture)}, not for embeddings.",
             "Choose an embedding model, or an encoder or decoder without such a head.",
         )
     if not _is_known(kind, architecture):
@@ -147,5 +147,8 @@ def _is_known(model_type: str, architecture: str) -> bool:
     )
 
 
-def _purpose(architecture: str) -> str:
+def _purpose(config: ModelConfig, architecture: str) -> str:
+    if architecture.endswith(_POOLABLE) and not _reads_text(config):  # a base model of another kind
+        kind = "ForConditionalGeneration" if config.values.get("is_encoder_decoder") else ""
+        return _PURPOSES.get(kind, "something else")
     return next((what for end, what in _PURPOSES.items() if architecture.endswith(end)), "something else")
