@@ -157,9 +157,22 @@ def test_the_report_is_no_programs_to_write_into(watched: Watched) -> None:
     assert stage.is_clean
 
 
-def test_a_flood_is_cut(watched: Watched) -> None:
-    stage = watched("import socket\nfor _ in range(5000):\n" + "    " + "socket.socket()\n")
-    assert not stage.is_clean and len(stage.attempts) == 1
+def test_a_flood_hides_nothing(watched: Watched) -> None:
+    stage = watched(
+        "import socket, subprocess, sys\n"
+        "for _ in range(2000):\n    sys.audit('os.exec', 'program', [], {})\n"
+        + QUIETLY.format("socket.create_connection(('192.0.2.1', 80))")
+    )
+    assert not stage.is_clean and stage.failure == "it asked for more than can be written down"
+
+
+@pytest.mark.parametrize("line", ["{}", "[1]", "no", "\\xff", '{"event": '])
+def test_a_report_that_somebody_wrote_into_proves_nothing(line: str, watched: Watched) -> None:
+    stage = watched(
+        f"import os\nfor n in range(3, 20):\n    try:\n        os.write(n, b'{line}\\n')\n"
+        "    except OSError:\n        pass\n"
+    )
+    assert stage.failure == "something wrote into the report of the watch" and not stage.is_clean
 
 
 def test_how_it_ended_is_told(watched: Watched) -> None:

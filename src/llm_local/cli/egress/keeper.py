@@ -55,10 +55,19 @@ def run_watched(command: list[str], *, sealed: bool) -> dict[str, Any]:
         said.seek(0)
         return {
             "code": code,
-            "asked": [json.loads(line) for line in report],
+            "asked": [_read(line) for line in report],
             "said": said.read().decode(errors="replace").strip().rpartition("\n")[2][-_LAST_WORDS:],
             "lost": lost_packets() - before if sealed else None,
         }
+
+
+def _read(line: bytes) -> dict[str, Any]:
+    """A line of the report; one that the watch did not write like this is damage, and no reason to look away."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        said = None
+    return said if isinstance(said, dict) and "event" in said else {"event": "damaged"}
 
 
 def lost_packets(folder: Path = _PROC) -> int:

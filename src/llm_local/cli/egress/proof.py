@@ -153,11 +153,6 @@ def _keep(seal: Sequence[str], commands: list[list[str]]) -> dict[str, Any]:
 
 def _read(name: str, result: Mapping[str, Any]) -> Stage:
     asked = result["asked"]
-    failure = ""
-    if not asked or asked[0]["event"] != "watching":
-        failure = f"it could not be watched: {result['said']}"
-    elif result["code"] != 0:
-        failure = f"it ended with code {result['code']}: {result['said']}"
     named = [one for one in asked if "denied" in one]
     return Stage(
         name,
@@ -165,8 +160,20 @@ def _read(name: str, result: Mapping[str, Any]) -> Stage:
         tuple(dict.fromkeys(_attempt(one) for one in named if not one["denied"])),
         result["lost"],
         tuple(sorted({one["program"] for one in asked if "program" in one})),
-        failure,
+        _failure(result),
     )
+
+
+def _failure(result: Mapping[str, Any]) -> str:
+    """Why a program proves nothing by what it asked; "" when it does."""
+    events = [one["event"] for one in result["asked"]]
+    if not events or events[0] != "watching":
+        return f"it could not be watched: {result['said']}"
+    if "damaged" in events:
+        return "something wrote into the report of the watch"
+    if "flooded" in events:
+        return "it asked for more than can be written down"
+    return f"it ended with code {result['code']}: {result['said']}" if result["code"] != 0 else ""
 
 
 def _unexplained(asked: Sequence[Mapping[str, Any]]) -> list[Attempt]:

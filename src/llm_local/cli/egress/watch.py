@@ -30,13 +30,16 @@ _Said = Mapping[str, object]
 def watch(report: int) -> None:
     """From now on, write a JSON line to the open file `report` for each thing asked, and deny what would lead out.
 
-    The first line says that the watch has begun. What is denied fails with a PermissionError.
+    The first line says that the watch has begun. What is denied fails with a PermissionError. Of a flood the beginning
+    is written, and that it was one.
     """
     lines = 0
 
     def tell(said: _Said) -> None:
         nonlocal lines
         lines += 1
+        if lines == _MAX_LINES:
+            said = {"event": "flooded"}
         if lines <= _MAX_LINES:
             os.write(report, json.dumps(said).encode() + b"\n")
 
