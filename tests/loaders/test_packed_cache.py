@@ -86,6 +86,18 @@ def test_nothing_else_is_left_in_the_directory(stored: Path) -> None:
     assert sorted(path.name for path in stored.parent.iterdir()) == ["k.lock", "k.pack"]
 
 
+def test_nobody_else_may_write_to_it_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        cache = PackedCache(tmp_path / "packed", MB)
+        with cache.turn("k"):
+            cache.store("k", LAYOUT, fill)
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "packed", *(tmp_path / "packed").iterdir()):
+        assert path.stat().st_mode & 0o022 == 0, path.name
+
+
 @pytest.mark.parametrize("kept", [0, 7, 20, 40, 300, 4096, 5000, -1])
 def test_a_truncated_file_is_deleted_with_a_line_in_the_log(
     cache: PackedCache, stored: Path, kept: int, caplog: pytest.LogCaptureFixture

@@ -77,6 +77,7 @@ class PackedCache:
         patience_s = _PATIENCE_S if waits else 0
         with ExitStack() as stack:
             try:
+                self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
                 stack.enter_context(locked(self._path(name, ".lock"), on_wait, patience_s=patience_s))
             except LockTimeout:
                 raise CacheUnusable("another process is still at it") from None
@@ -103,7 +104,7 @@ class PackedCache:
         try:
             self._remove_leftovers()
             self._make_room(parts.num_bytes, spared)
-            with open(part, "w+b") as file:
+            with open(part, "w+b", opener=_for_its_owner) as file:
                 if not try_lock(file):
                     raise CacheUnusable(f"another process clears up in {self._folder}")
                 write_packed(file, key, parts, fill, facts)
@@ -149,3 +150,8 @@ class PackedCache:
         free = shutil.disk_usage(self._folder).free
         if free < num_bytes + _SPARE_BYTES:
             raise CacheUnusable(f"the disk has {free >> 20} MiB free ({self._folder})")
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    """Open a file that nobody else may write, whatever the umask: what is in it is believed to the last pointer."""
+    return os.open(path, flags, 0o644)
