@@ -198,15 +198,24 @@ def test_others_generate_beside_it_and_nothing_changes(model_type):
         check(steps[f"d{n}"][-1].scores, model, one.prompt_ids, end_ids=(END_TOKEN,))
 
 
-def test_a_preempted_decision_comes_back():
+def test_a_decision_is_preempted_between_its_passes_and_comes_back():
+    """Two blocks of memory: one for each, none for copies. Then the other grows, and outranks the decision."""
     model = tiny_model("llama")
-    state = engine_for()._runner.new_state(300)
-    engine = engine_for(kv_limit_bytes=3 * state.bytes_to_append(256))
-    for n in range(4):
-        engine.submit(request(f"s{n}", random_prompt(250, seed=n), GREEDY, priority=1))
-    engine.submit(ask())
+    texts = [tuple(random_prompt(20, seed=50 + n)) for n in range(20)]
+    block = engine_for()._runner.new_state(1).bytes_to_append(1)
+    engine = engine_for(kv_limit_bytes=2 * block)
+    counting = Counting(engine)
+    engine.submit(request("other", random_prompt(250, seed=0), GREEDY, priority=1))
+    engine.step()
+    engine.submit(ask(texts=texts))
     steps = drain(engine)
-    check(steps["decision"][-1].scores, model)
+    check(steps["decision"][-1].scores, model, texts=texts)
+    lengths = [length for call in counting.calls for name, length in call if name == "decision"]
+    reads = [index for index, length in enumerate(lengths) if length == len(PROMPT)]
+    assert len(reads) == 2, "the prompt was read again"
+    assert reads[0] + 1 < reads[1], "after texts had been scored"
+    assert len(lengths) == len(reads) + len(texts), "which were not scored again"
+    assert len(ids_of(steps["other"])) > 5
 
 
 def test_cancelling_frees_everything():
