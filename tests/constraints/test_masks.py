@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 import random
 from concurrent.futures import ThreadPoolExecutor
 
@@ -97,6 +98,37 @@ def test_a_bounded_schema_ends_even_for_a_model_that_wants_one_thing_only(wanted
     else:
         pytest.fail(f"no end after {bytes(text)!r}")
     check(schema, text.decode())
+
+
+@pytest.mark.parametrize("wanted", [b"9e", b"e+9", b"-e-9", b"1E0"])
+@pytest.mark.parametrize("name", ["bytes", "starter"])
+def test_no_number_is_too_large_for_who_reads_it(name: str, wanted: bytes) -> None:
+    """1e999 is JSON, and infinity to all that read it."""
+    one = model(name)
+    mask = one.compiler.mask(
+        Constraint(
+            "json_schema", {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+        )
+    )
+    vocabulary = one.compiler._known_vocabulary().tokenizer
+    taken: list[int] = []
+    for _ in range(200):
+        choices = np.flatnonzero(np.asarray(mask.allowed()) == 0).tolist()
+        # the longest digits after e, else what comes first in `wanted`
+        ranked = sorted(choices, key=lambda token_id: _wish(vocabulary.decode_bytes([token_id]), wanted))
+        taken.append(ranked[0])
+        mask.accept(ranked[0])
+        if ranked[0] in one.end_ids:
+            break
+    values = json.loads(one.text([token_id for token_id in taken if token_id not in one.end_ids]))
+    assert len(values) >= 2
+    assert all(math.isfinite(value) for value in values)
+
+
+def _wish(token: bytes, wanted: bytes) -> tuple[int, int]:
+    known = bool(token) and all(byte in wanted for byte in token)
+    place = wanted.rfind(token[-1:]) if known else -1
+    return (-place, -len(token)) if known else (1, len(token))
 
 
 def test_no_number_outside_of_its_bounds_is_let_through() -> None:

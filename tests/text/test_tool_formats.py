@@ -74,6 +74,7 @@ HERMES = [
     *json_corpus("<tool_call>\n", "\n</tool_call>", listed=False),
     *json_corpus("<tool_call>", "</tool_call>", listed=True),
     (RAW_NEWLINE, "", [("get_weather", {"city": "a\nb"})]),
+    ('<tool_call>{"name": "ping", "arguments": {"a": "\\ud83d\\ude42"}}', "", [("ping", {"a": "🙂"})]),
     (f"<tool_call>{INNER_END}</tool_call>", "", [("get_weather", {"city": "</tool_call> <tool_call>"})]),
     ('<tool_call>{"arguments": {"city": "Lyon"}, "name": "get_weather"}</tool_call>', "", [LYON]),
     (  # a quote that is never closed: the call behind it is one all the same
@@ -93,6 +94,9 @@ HERMES = [
         (text, text, [])
         for text in (
             '<tool_call>{"name": "ping", "arguments": {"a": NaN}}</tool_call>',
+            '<tool_call>{"name": "ping", "arguments": {"a": -1e999}}</tool_call>',  # infinity is no JSON
+            '<tool_call>{"name": "ping", "arguments": {"a": "\\ud83d"}}</tool_call>',  # nor is half a character
+            '<tool_call>{"name": "ping", "arguments": {"\\uDE00": 1}}</tool_call>',
             '<tool_call>{"name": "ping", "arguments": {"a": 1, "a": 2}}</tool_call>',
             '<tool_call>{"name": "ping", "arguments": [1]}</tool_call>',
             '<tool_call>{"name": "ping", "name": "ping"}</tool_call>',

@@ -94,17 +94,19 @@ class GrammarMask:
             raise refusal(f"The constraint could not be followed to an end: {reason}.", "Make it simpler.")
         allowed = np.unpackbits(bits, count=self._vocabulary.size, bitorder="little").view(np.bool_)
         if self._numbers is not None and self._numbers.long_enough:
-            self._end_number(allowed)
+            self._keep_only(allowed, lambda token: not _goes_on(token))
+        elif self._numbers is not None and self._numbers.in_exponent:
+            self._keep_only(allowed, self._numbers.fits)
         # true to 0x00000000, which is 0.0, and false to 0xff800000, which is minus infinity
         return ((allowed.view(np.int8).astype(np.int32) - 1) & _MINUS_INFINITY).view(np.float32)
 
-    def _end_number(self, allowed: NDArray[np.bool_]) -> None:
-        """Leave only what ends the number, where that is possible."""
+    def _keep_only(self, allowed: NDArray[np.bool_], fits: Callable[[bytes], bool]) -> None:
+        """Leave only the tokens that fit, where there are any."""
         decode = self._vocabulary.tokenizer.decode_bytes
-        ends = [token_id for token_id in np.flatnonzero(allowed).tolist() if not _goes_on(decode([token_id]))]
-        if ends:
+        kept = [token_id for token_id in np.flatnonzero(allowed).tolist() if fits(decode([token_id]))]
+        if kept:
             allowed[:] = False
-            allowed[ends] = True
+            allowed[kept] = True
 
 
 def _goes_on(token: bytes) -> bool:

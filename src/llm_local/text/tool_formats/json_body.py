@@ -6,6 +6,7 @@ Read one character at a time, so that time is linear in the text and nothing dep
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
@@ -28,6 +29,7 @@ ARGUMENT_KEYS: Final = ("arguments", "parameters")
 KNOWN_KEYS: Final = frozenset({*NAME_KEYS, *ARGUMENT_KEYS, "id", "tool_call_id", "type", "function"})
 MAX_HEAD: Final = 256
 
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _SPACE: Final = " \t\r\n"
 _CLOSING: Final = {"{": "}", "[": "]"}
 
@@ -235,7 +237,10 @@ class _CallReader:
 
 
 def load_json(text: str) -> Any:
-    """The value of a JSON text; None when it is none, has NaN, a name twice, or numbers too long to read."""
+    """The value of a JSON text; None when it is none, has a name twice, or what no other program could read.
+
+    That is NaN, numbers that are too long or too large, and halves of a surrogate pair.
+    """
 
     def pairs(members: list[tuple[str, Any]]) -> dict[str, Any]:
         names = dict(members)
@@ -243,13 +248,24 @@ def load_json(text: str) -> Any:
             raise ValueError("a name comes twice")
         return names
 
+    def number(digits: str) -> float:
+        value = float(digits)
+        if not math.isfinite(value):
+            raise ValueError(digits)
+        return value
+
     def refuse(constant: str) -> Any:
         raise ValueError(constant)
 
     try:
-        return json.loads(text, strict=False, object_pairs_hook=pairs, parse_constant=refuse)
+        value = json.loads(
+            text, strict=False, object_pairs_hook=pairs, parse_float=number, parse_constant=refuse
+        )
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return None
+    return value
 
 
 def _unwrap(value: Any) -> tuple[str, Any] | None:
