@@ -10,15 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from fakehub import running_hub
 from gguf_files import small_gguf
 from hub_cache import COMMIT, OTHER_COMMIT, add_model, everything_under, model_files
 from llm_local.errors import Busy, InvalidRequest, LocalLLMError, ModelNotFound
+from llm_local.events import Progress
 from llm_local.model_loader import load_tokenizer_and_model
 from llm_local.specs import ModelSpec
 from llm_local.store.given_names import given_names
 from llm_local.store.library import find_model, list_models, starter_folder
 from llm_local.store.locks import locked
 from llm_local.store.naming import copy_model, import_model
+from llm_local.store.pulling import pull
 from llm_local.store.removal import Removed, remove_models
 from llm_local.store.snapshots import RepoCache, cache_folder, find_local
 from llm_local.store.usage import use_model
@@ -249,6 +252,23 @@ def test_a_model_that_is_being_fetched_stays() -> None:
     lock = RepoCache(cache_folder(), "org/model").lock("1" * 64)
     with locked(lock), pytest.raises(Busy, match="is being fetched"):
         remove("org/model")
+    remove("org/model")
+
+
+def test_a_pull_keeps_its_model_from_being_removed_between_files_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[str] = []
+
+    def interfere(event: Progress) -> None:
+        with pytest.raises(Busy) as caught:
+            remove("org/model")
+        refused.append(caught.value.kind)
+
+    with running_hub() as hub:
+        hub.add("org/model", FILES)
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        pull("org/model", on_progress=interfere)
+    assert set(refused) == {"model_in_use"}
+    assert is_whole("org/model")
     remove("org/model")
 
 

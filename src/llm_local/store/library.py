@@ -106,8 +106,9 @@ def find_model(text: str) -> StoredModel:
     at_revision = [model for model in whole if model.revision == revision]
     for model in at_revision or [model for model in whole if commit and model.commit == commit]:
         return replace(model, name=text if name.revision else name.ref)
-    if found and not found[0].commit and name.revision is None:
-        return found[0]  # what a broken download left
+    for model in whole:
+        if model.name == text:  # what a broken download left
+            return model
     hint = did_you_mean(name.ref, local_models()) or f"Fetch it with `llm-local pull {name.ref}`."
     if found:
         hint = f"There is {', '.join(model.name for model in found)}."
@@ -153,8 +154,8 @@ def _hub_models(ref: str) -> Iterator[StoredModel]:
 
 def _snapshots(repo: RepoCache) -> Iterator[StoredModel]:
     """One model for each revision that was fetched, and each commit that no revision stands at any more."""
-    at: set[str] = set()
-    for revision in _revisions(repo):
+    revisions, at = _revisions(repo), set()
+    for revision in revisions:
         name = repo.ref if revision == DEFAULT_REVISION else f"{repo.ref}@{revision}"
         commit = repo.commit_of(revision)
         model = StoredModel(name, "hub", repo.root, ref=repo.ref, revision=revision)
@@ -164,9 +165,10 @@ def _snapshots(repo: RepoCache) -> Iterator[StoredModel]:
         at.add(commit)
         yield from _variants(replace(model, commit=commit, folder=repo.snapshot(commit)))
     for folder in _folders(repo.root / "snapshots"):
-        if COMMIT.fullmatch(folder.name) and folder.name not in at:
-            name = f"{repo.ref}@{folder.name}"
-            commit = folder.name
+        commit = folder.name
+        if COMMIT.fullmatch(commit) and commit not in at:
+            # a first download that broke off, or is on its way: the revision is set last
+            name = f"{repo.ref}@{commit}" if revisions or is_complete(folder) else repo.ref
             yield from _variants(
                 StoredModel(name, "hub", folder, ref=repo.ref, revision=commit, commit=commit)
             )

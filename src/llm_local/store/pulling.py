@@ -16,6 +16,7 @@ from llm_local.store.remote import RemoteModel, Source, open_remote
 from llm_local.store.retries import Retries
 from llm_local.store.selection import INDEX, select_files, select_gguf
 from llm_local.store.snapshots import RepoCache, cache_folder
+from llm_local.store.usage import using
 from llm_local.store.weight_index import parse_index
 
 __all__ = ["FileProgress", "fetch", "hub_source", "missing_bytes", "needed_files", "pull"]
@@ -121,10 +122,10 @@ def fetch(
 
     Raises:
         StorageError: no room, or the disk refuses. HubUnavailable: what came so far stays for the next run.
-        ModelCorrupt: what arrives is not what the hub promised.
+        ModelCorrupt: what arrives is not what the hub promised. Busy: the model is being removed just now.
     """
     tally = _Tally(files, on_progress)
-    with storage_errors(goal.folder, goal.remedy):
+    with using(goal.folder), storage_errors(goal.folder, goal.remedy):
         check_room(goal.folder, missing_bytes(files, goal))
         for file in files:
             if goal.has(file):

@@ -17,7 +17,7 @@ from llm_local.errors import Busy, StorageError
 from llm_local.store.locks import try_lock
 from llm_local.store.snapshots import RepoCache, cache_folder
 
-__all__ = ["ModelUse", "alone_with", "use_model"]
+__all__ = ["ModelUse", "alone_with", "use_model", "using"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,17 @@ def use_model(folder: Path) -> ModelUse | None:
     with suppress(OSError):  # opened for reading only, where the cache is somebody else's
         os.write(handle, b"%d\n" % os.getpid())
     return use
+
+
+@contextmanager
+def using(folder: Path) -> Iterator[None]:
+    """As `use_model`, for the length of a block."""
+    use = use_model(folder)
+    try:
+        yield
+    finally:
+        if use is not None:
+            use.end()
 
 
 @contextmanager
