@@ -400,3 +400,13 @@ def test_the_default_model_may_be_embedded_with(piped: Any, capfd: Output) -> No
     shown = json.loads(capfd.readouterr().out)
     assert (shown["model"], shown["pooling"]) == ("starter", "last")
     assert "starter does not say how" in shown["notices"][0]
+
+
+def test_a_setting_that_has_no_part_in_it_is_told(
+    folder: Path, piped: Any, capfd: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUANTIZATION", "int8")
+    assert embed(folder, "a dog") == 0
+    shown = capfd.readouterr()
+    assert "QUANTIZATION (from environment) is not used" in shown.err
+    assert np.array_equal(vectors(shown.out), expected(folder, ["a dog"]))
