@@ -63,7 +63,22 @@ CASES = [
         "<|end|><|start|>assistant<|channel|>analysis<|message|>B<|end|><|start|>assistant"
         "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}<|call|>",
         "AB",
-        "Look.to=functions.f json{}",
+        "Look.to=functions.f{}",
+    ),
+    (  # a call in the channel of reasoning
+        HARMONY,
+        False,
+        "<|channel|>analysis<|message|>A<|end|><|start|>assistant<|channel|>analysis to=functions.f code<|message|>{}",
+        "A",
+        "to=functions.f code{}",
+    ),
+    (HARMONY, False, "<|channel|>final <|constrain|>json<|message|>{}<|return|>", "", "{}"),
+    (
+        HARMONY,
+        False,
+        "<|channel|>commentary to=functions.f<|constrain|>json<|message|>{}",
+        "",
+        " to=functions.f{}",
     ),
     (HARMONY, False, "<|channel|>final<|message|>Yes.", "", "Yes."),
     (COHERE, False, "<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>b<|END_RESPONSE|>", "a", "b"),

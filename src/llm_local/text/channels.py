@@ -44,7 +44,9 @@ FAMILIES: Final = (
             "<|start|>assistant",
             "<|channel|>final",
             "<|channel|>commentary",
-            "<|constrain|>",
+            "<|channel|>analysis ",  # a call in the channel of reasoning
+            " <|constrain|>json",
+            "<|constrain|>json",
             "<|message|>",
             "<|end|>",
             "<|call|>",
