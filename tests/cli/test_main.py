@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from hub_cache import add_model
 from llm_local import __version__
 from llm_local.cli import version as version_verb
 from llm_local.cli.main import VERBS, main
@@ -120,6 +121,26 @@ def test_no_verb_imports_anything_heavy(arguments: list[str]) -> None:
         env=environ, cwd=os.environ["HOME"], capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- settings ---
+
+
+@pytest.mark.parametrize(
+    "words", [["list"], ["show", "org/there"], ["verify", "org/there"], ["rm", "org/there"]]
+)
+def test_what_looks_for_models_looks_where_the_settings_say(words: list[str], tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    add_model("org/there")
+    Path(os.environ["HF_HOME"]).rename(elsewhere)
+    (tmp_path / ".env").write_text(f"HF_HOME={elsewhere}\nHF_HOMME=x\n")
+    environ = {"HF_HOME": ""}
+    done = run(*words, cwd=tmp_path, env=environ)
+    assert done.returncode == 0 and "org/there" in done.stdout + done.stderr
+    assert "HF_HOMME" in done.stderr  # a word that looks like a setting is told
+    (tmp_path / ".env").write_text("OFFLINE=perhaps\n")
+    done = run(*words, cwd=tmp_path, env=environ)
+    assert done.returncode == 2 and "OFFLINE" in done.stderr
 
 
 # --- broken outputs ---

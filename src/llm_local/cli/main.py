@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,11 +32,15 @@ class VerbModule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One word after `llm-local`, and other words for the same. Its module is imported only when it is used."""
+    """One word after `llm-local`, and other words for the same. Its module is imported only when it is used.
+
+    `on_shelf` is True for one that looks where models are kept, and leaves the settings to us: HF_HOME says where.
+    """
 
     help: str
     module: str
     synonyms: tuple[str, ...] = ()
+    on_shelf: bool = False
 
     def load(self) -> VerbModule:
         """The module."""
@@ -46,23 +51,25 @@ VERBS: Final[Mapping[str, Verb]] = {
     "bench": Verb("measure how fast this machine runs a model", "bench"),
     "completion": Verb("print what makes bash, zsh or fish complete llm-local's words", "completion"),
     "config": Verb("show the settings that hold, and where each came from", "settings"),
-    "cp": Verb("give a model a second name; nothing is copied", "cp", ("copy",)),
+    "cp": Verb("give a model a second name; nothing is copied", "cp", ("copy",), on_shelf=True),
     "decide": Verb("score answers by their exact probabilities, and say the best", "decide"),
     "doctor": Verb("look at this machine: what runs here, and what to mend", "doctor"),
     "embed": Verb("turn texts into vectors, as the model's repository says", "embed"),
-    "import": Verb("give a name to a folder or a GGUF file, which stays where it is", "import_model"),
-    "list": Verb("list the models on this machine", "list_models", ("ls",)),
+    "import": Verb(
+        "give a name to a folder or a GGUF file, which stays where it is", "import_model", on_shelf=True
+    ),
+    "list": Verb("list the models on this machine", "list_models", ("ls",), on_shelf=True),
     "plugins": Verb("list the plug-ins that are installed, and which may be loaded", "plugins"),
     "pull": Verb(
         "fetch a model from the hub, after a look at whether it fits here", "pull", ("download", "get")
     ),
     "ps": Verb("list the servers that run on this machine", "ps"),
-    "rm": Verb("remove models, and free what no other model needs", "rm", ("remove",)),
+    "rm": Verb("remove models, and free what no other model needs", "rm", ("remove",), on_shelf=True),
     "run": Verb("ask a model once; the answer goes to stdout, all else to stderr", "run"),
     "search": Verb("look for models on the hub", "search", ("find",)),
-    "show": Verb("show what a model on this machine is, by its files", "show", ("info",)),
+    "show": Verb("show what a model on this machine is, by its files", "show", ("info",), on_shelf=True),
     "stop": Verb("have servers on this machine finish their answers, and end", "stop"),
-    "verify": Verb("compare every byte of a model with what it should be", "verify"),
+    "verify": Verb("compare every byte of a model with what it should be", "verify", on_shelf=True),
     "version": Verb("show the versions of llm-local and of what it runs on", "version"),
 }
 
@@ -114,7 +121,20 @@ def _dispatch(words: list[str], answer: AnswerWriter, messages: Messages) -> int
         answer.write(parser.format_help())
         return OK
     args = parser.parse_intermixed_args(words)  # flags may stand between MODEL and PROMPT
+    if VERBS[name].on_shelf:
+        _adopt_settings(messages)
     return VERBS[name].load().run(args, answer, messages) or OK
+
+
+def _adopt_settings(messages: Messages) -> None:
+    """Have the store see what the settings say, as it does where a model is loaded."""
+    # Late: help needs none of it.
+    from llm_local.config import load_config
+
+    config = load_config()
+    os.environ.update(config.hub_environment())
+    for warning in config.warnings:
+        messages.note(f"warning: {warning}")
 
 
 def find_verb(word: str) -> str | None:
