@@ -340,6 +340,17 @@ def test_an_evil_name_writes_nothing_outside(
 # The hub
 
 
+def test_what_is_here_is_listed_and_verified_without_a_request(
+    pull: Pull, hub: FakeHub, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pull("-q", REF)
+    count = len(hub.requests)
+    for words in (["list"], ["verify", REF], ["ps"]):
+        assert main(words) == 0
+    assert REF in capfd.readouterr().out
+    assert len(hub.requests) == count
+
+
 def test_offline_is_one_line_and_no_request(
     pull: Pull, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
