@@ -27,9 +27,9 @@ __all__ = ["ChatTemplate", "RenderedPrompt"]
 FALLBACK_NOTICE = "This model has no chat template; using a plain User/Assistant transcript."
 FALLBACK_STOP = "\nUser:"
 TOOLS_NOTICE = "This model's chat template knows no tools; they are described to it in the conversation."
-# What templates call the reasoning of an earlier turn.
 # What looks like a tag in the text of a template: `</tool_response>`, `[/TOOL_RESULTS]`.
 _WRITTEN_TAG = re.compile(r"</?[A-Za-z_][\w-]*>|\[/?[A-Z_]{2,}\]")
+# What templates call the reasoning of an earlier turn.
 REASONING_NAMES = ("reasoning_content", "reasoning", "thinking")
 
 

@@ -14,6 +14,7 @@ from llm_local.text.tool_formats.rules import MAX_REPEATS, regex_of
 
 __all__ = [
     "Member",
+    "as_type",
     "count_of",
     "listed_values",
     "members_of",
