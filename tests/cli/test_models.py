@@ -126,7 +126,7 @@ def test_show_tells_what_a_model_is() -> None:
     assert "decided when it is loaded" in shown["runs"]
     told = json.loads(run("show", "starter", "--json").stdout)
     assert told["shape"]["num_layers"] == 6
-    assert told["abilities"]["chat"] is True
+    assert told["capabilities"]["chat"] is True
     assert {one["name"] for one in told["files"]} >= {"config.json", "model.safetensors"}
 
 
@@ -152,6 +152,13 @@ def test_show_of_a_damaged_model_tells_the_rest_and_exits_7() -> None:
     assert done.returncode == 7
     assert "context length\t4096" in done.stdout
     assert done.stderr.startswith("error: org/bad is damaged: model.safetensors")
+
+
+def test_show_of_what_is_not_here_whole_says_how_to_fetch_it() -> None:
+    add_model("org/half", {"config.json": b"{}"})
+    done = run("show", "org/half")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "`llm-local pull org/half` fetches it" in done.stderr
 
 
 def test_a_second_name_is_told_and_holds(tmp_path: Path) -> None:

@@ -34,7 +34,11 @@ def test_the_card_of_the_starter_is_what_loading_finds() -> None:
     assert card.chat_template == loaded.tokenizer.chat_template
     assert card.generation_defaults == loaded.generation_defaults
     assert card.faults == ()
-    assert (card.abilities.chat, card.abilities.tools, card.abilities.embedding) == (True, True, False)
+    assert (card.capabilities.chat, card.capabilities.tools, card.capabilities.embedding) == (
+        True,
+        True,
+        False,
+    )
     assert card.license == "mit"
 
 
@@ -75,13 +79,13 @@ def test_shapes_by_other_names_and_one_floor_down() -> None:
     ],
 )
 def test_thinking_is_what_the_template_reads(template: str, thinking: str) -> None:
-    assert read_card(with_template(template)).abilities.thinking == thinking
+    assert read_card(with_template(template)).capabilities.thinking == thinking
 
 
 def test_tools_and_their_format() -> None:
-    can = read_card(with_template('{% if tools %}<tool_call>\n{"name": {% endif %}')).abilities
+    can = read_card(with_template('{% if tools %}<tool_call>\n{"name": {% endif %}')).capabilities
     assert (can.tools, can.tool_format) == (True, "hermes")
-    assert not read_card(with_template("{{ messages }}")).abilities.tools
+    assert not read_card(with_template("{{ messages }}")).capabilities.tools
 
 
 def test_a_template_in_a_file_comes_first_and_several_are_all_told() -> None:
@@ -95,17 +99,17 @@ def test_a_template_in_a_file_comes_first_and_several_are_all_told() -> None:
 
 def test_models_without_chat() -> None:
     encoder = add_model("org/bert", model_files(architectures=["BertModel"], model_type="bert"))
-    assert read_card(encoder).abilities.embedding
-    assert not read_card(encoder).abilities.chat
+    assert read_card(encoder).capabilities.embedding
+    assert not read_card(encoder).capabilities.chat
     declared = add_model("org/declared", model_files() | {"modules.json": b"[]"})
-    assert read_card(declared).abilities.embedding
+    assert read_card(declared).capabilities.embedding
     base = add_model("org/base", model_files() | {"tokenizer_config.json": b"{}"})
-    assert not read_card(base).abilities.chat
-    assert not read_card(base).abilities.embedding
+    assert not read_card(base).capabilities.chat
+    assert not read_card(base).capabilities.embedding
 
 
 def test_vision_is_seen_though_it_is_not_supported() -> None:
-    assert read_card(with_template("x", vision_config={})).abilities.vision
+    assert read_card(with_template("x", vision_config={})).capabilities.vision
 
 
 def test_packed_weights_have_no_count_of_parameters() -> None:
@@ -137,7 +141,7 @@ def test_a_gguf_file(tmp_path: Path) -> None:
     assert (card.format, card.architecture, card.quantization) == ("gguf", "llama", "Q4_K_M")
     assert card.shape == Shape(8192, 2, 4, 2, 256, 4)
     assert (card.num_parameters, card.dtypes) == (256 * 4 + 8, {"Q4_K": 1024, "F32": 8})
-    assert (card.license, card.abilities.tools) == ("apache-2.0", True)
+    assert (card.license, card.capabilities.tools) == ("apache-2.0", True)
     path.write_bytes(b"GGUF")
     with pytest.raises(ModelCorrupt):
         gguf_card([path])

@@ -45,8 +45,13 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
         ModelCorrupt: after all that could be said, something is damaged.
     """
     model = find_model(args.name)
-    if not model.folder.is_dir():
-        raise ModelNotFound(f"{args.name} is not here: {model.fault}.", "See `llm-local list --all`.")
+    if model.state == "incomplete" or not model.folder.is_dir():
+        hint = (
+            f"`llm-local pull {model.alias_of or model.name}` fetches it."
+            if model.ref
+            else "See `llm-local list`."
+        )
+        raise ModelNotFound(f"{args.name} cannot be shown: {model.fault or 'it is gone'}.", hint)
     # Late: it reads formats of tool calls too, which other verbs do without.
     from llm_local.loaders.card import gguf_card, read_card
 
@@ -74,7 +79,7 @@ def _runs(card: ModelCard) -> str:
         return "not yet: GGUF files cannot be run"
     if card.quantization != "none":
         return "not yet: weights that are already quantized cannot be run"
-    if card.abilities.embedding and not card.abilities.chat:
+    if card.capabilities.embedding and not card.capabilities.chat:
         return "with `llm-local embed`"
     # Late: a table of the engine, without any code of it.
     from llm_local.engine.families import FAMILIES
@@ -98,7 +103,7 @@ def _rows(shown: _Shown) -> list[tuple[str, str]]:
         ("stored as", ", ".join(f"{name} ({_count(count)})" for name, count in card.dtypes.items())),
         *((name.replace("_", " "), _number(value)) for name, value in dataclasses.asdict(card.shape).items()),
         ("license", card.license or "not in the model's files"),
-        *_ability_rows(card),
+        *_capability_rows(card),
         *((f"default {name}", str(value)) for name, value in card.generation_defaults.items()),
         ("runs", shown.runs),
         ("commit", model.commit),
@@ -112,8 +117,8 @@ def _rows(shown: _Shown) -> list[tuple[str, str]]:
     return [(name, value) for name, value in rows if value]
 
 
-def _ability_rows(card: ModelCard) -> list[tuple[str, str]]:
-    can = card.abilities
+def _capability_rows(card: ModelCard) -> list[tuple[str, str]]:
+    can = card.capabilities
     template = f"{len(card.chat_template)} characters; --template prints it" if card.chat_template else "none"
     return [
         ("chat template", template),
@@ -127,11 +132,11 @@ def _ability_rows(card: ModelCard) -> list[tuple[str, str]]:
 
 def _to_object(shown: _Shown) -> dict[str, Any]:
     card = dataclasses.asdict(shown.card)
-    vision = card["abilities"].pop("vision")
+    vision = card["capabilities"].pop("vision")
     return {
         **shown.listed.to_object(),
         **card,
-        "abilities": {**card["abilities"], "vision": False, "has_vision_part": vision},
+        "capabilities": {**card["capabilities"], "vision": False, "has_vision_part": vision},
         "faults": list(shown.card.faults),
         "runs": shown.runs,
         "files": [{"name": one.name, "size_bytes": one.size} for one in shown.listed.files],

@@ -21,7 +21,7 @@ from llm_local.store.summary import quantization_of
 if TYPE_CHECKING:
     from llm_local.store.gguf_header import GgufHeader
 
-__all__ = ["Abilities", "ModelCard", "Shape", "gguf_card", "read_card"]
+__all__ = ["Capcapabilities", "ModelCard", "Shape", "gguf_card", "read_card"]
 
 _GENERATES: Final = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 _EMBEDS: Final = ("Model", "ForMaskedLM", "ForPreTraining")
@@ -43,7 +43,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Abilities:
+class Capcapabilities:
     """What a model is made for, as its files tell.
 
     - `tools`: its template takes tools; `tool_format` is how it writes calls, "generic" where that is not known.
@@ -72,7 +72,7 @@ class ModelCard:
     shape: Shape = Shape()
     license: str = ""
     chat_template: str = ""
-    abilities: Abilities = Abilities()
+    capabilities: Capcapabilities = Capcapabilities()
     generation_defaults: Mapping[str, Any] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
 
@@ -105,7 +105,7 @@ def read_card(folder: Path) -> ModelCard:
         shape=_shape(config),
         license=_license(folder),
         chat_template=template,
-        abilities=_abilities(folder, config, tokenizer, template, architecture),
+        capabilities=_capabilities(folder, config, tokenizer, template, architecture),
         generation_defaults=defaults,
         faults=tuple(faults),
     )
@@ -137,7 +137,7 @@ def gguf_card(files: Sequence[Path]) -> ModelCard:
         shape=_gguf_shape(first),
         license=first.text("general.license"),
         chat_template=template,
-        abilities=_template_abilities(
+        capabilities=_template_capabilities(
             template, frozenset(), chat=bool(template), embedding=False, vision=vision
         ),
     )
@@ -210,15 +210,15 @@ def _chat_template(folder: Path, tokenizer: Mapping[str, Any]) -> str:
     return "\n".join(_text(one.get("template")) for one in named)
 
 
-def _abilities(
+def _capabilities(
     folder: Path, config: Mapping[str, Any], tokenizer: Mapping[str, Any], template: str, architecture: str
-) -> Abilities:
+) -> Capcapabilities:
     declared = _has(folder, "modules.json")
     generates = architecture.endswith(_GENERATES) or (not architecture and bool(template))
     added = tokenizer.get("added_tokens_decoder")
     entries = added.values() if isinstance(added, dict) else ()
     tokens = frozenset(_text(entry.get("content")) for entry in entries if isinstance(entry, dict))
-    return _template_abilities(
+    return _template_capabilities(
         template,
         tokens,
         chat=generates and bool(template),
@@ -227,12 +227,12 @@ def _abilities(
     )
 
 
-def _template_abilities(
+def _template_capabilities(
     template: str, tokens: frozenset[str], *, chat: bool, embedding: bool, vision: bool
-) -> Abilities:
+) -> Capcapabilities:
     words = set(re.findall(r"[A-Za-z_]\w*", template))
     tools = chat and "tools" in words
-    return Abilities(
+    return Capcapabilities(
         chat=chat,
         tools=tools,
         tool_format=_tool_format(template) if tools else "",
