@@ -6,9 +6,10 @@ from collections.abc import Collection
 
 from llm_local.engine.kv_cache import KVBudget
 from llm_local.engine.protocol import TokenRequest
+from llm_local.engine.sequence import Runner
 from llm_local.errors import ContextLengthExceeded, InsufficientMemory, InvalidRequest
 
-__all__ = ["check_request", "out_of_memory", "reserved_tokens"]
+__all__ = ["check_memory", "check_request", "out_of_memory", "reserved_tokens"]
 
 
 def reserved_tokens(request: TokenRequest) -> int:
@@ -41,6 +42,20 @@ def check_request(request: TokenRequest, *, context_length: int, vocab_size: int
     if options.max_new_tokens is None:
         return context_length
     return min(context_length, num_tokens + options.max_new_tokens)
+
+
+def check_memory(request: TokenRequest, runner: Runner) -> None:
+    """Check a request against the bytes that all keys and values may have.
+
+    Raises:
+        InsufficientMemory: the prompt alone, or with the longest continuation, needs more.
+    """
+    # continuations need room too, a sampled token has its own when it comes to that
+    num_tokens = len(request.prompt_ids) + (reserved_tokens(request) if request.continuations else 0)
+    budget = runner.budget
+    need_bytes = runner.new_state(num_tokens + 1).bytes_to_append(num_tokens)
+    if budget.limit_bytes is not None and need_bytes > budget.limit_bytes:
+        raise out_of_memory(budget, need_bytes)
 
 
 def out_of_memory(budget: KVBudget, need_bytes: int) -> InsufficientMemory:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-import logging
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as SequenceOf
 
 import torch
 
-from llm_local.engine.admission import check_request, out_of_memory, reserved_tokens
+from llm_local.engine.admission import check_memory, check_request, out_of_memory, reserved_tokens
 from llm_local.engine.late_masks import MOMENT_S, WAIT_S, Held, comes_within
 from llm_local.engine.prefix_cache import PrefixCache
 from llm_local.engine.prompt_scores import score_prompt
 from llm_local.engine.protocol import EngineStep, PrefillStep, TokenRequest, TokenStep
 from llm_local.engine.scheduler import Scheduler
 from llm_local.engine.sequence import Branch, Chunk, Runner, Sequence
-from llm_local.engine.speculative import Drafter
+from llm_local.engine.speculative import Drafter, guess_ahead
 from llm_local.errors import (
     EngineError,
     InvalidRequest,
@@ -28,8 +26,6 @@ from llm_local.events import FinishReason
 from llm_local.sampling.sampler import Sampled, Sampler
 
 __all__ = ["BatchEngine"]
-
-logger = logging.getLogger(__name__)
 
 
 class BatchEngine:
@@ -76,7 +72,8 @@ class BatchEngine:
         chunks: list[Chunk] = []
         try:
             self._resume(MOMENT_S)
-            chunks = self._scheduler.schedule(self._drafts())
+            drafts = guess_ahead(self._drafter, self._scheduler.running, self._vocab_size)
+            chunks = self._scheduler.schedule(drafts)
             for chunk in chunks:
                 if chunk.sequence.scheduled_at is None:
                     chunk.sequence.scheduled_at = now
@@ -126,29 +123,8 @@ class BatchEngine:
         max_tokens = check_request(request, context_length=self._context_length, vocab_size=self._vocab_size)
         if request.sequence_id in self._sequences:
             raise InvalidRequest(f"Sequence id {request.sequence_id!r} is in use.", param="sequence_id")
-        # continuations need room too, a sampled token has its own when it comes to that
-        num_tokens = len(request.prompt_ids) + (reserved_tokens(request) if request.continuations else 0)
-        budget = self._runner.budget
-        need_bytes = self._runner.new_state(num_tokens + 1).bytes_to_append(num_tokens)
-        if budget.limit_bytes is not None and need_bytes > budget.limit_bytes:
-            raise out_of_memory(budget, need_bytes)
+        check_memory(request, self._runner)
         return max_tokens
-
-    def _drafts(self) -> dict[str, list[int]]:
-        """Guesses for the sequences that decode, where speculation is on; a drafter that fails has none."""
-        decoding = [sequence for sequence in self._scheduler.running if sequence.decoding]
-        if self._drafter is None or not decoding:
-            return {}
-        try:
-            proposed = self._drafter.propose(decoding)
-        except Exception:
-            logger.warning("guessing ahead failed; this step goes on without it", exc_info=True)
-            return {}
-        # a small model may have more rows of padding in its embedding than this one
-        return {
-            name: list(itertools.takewhile(self._vocab_size.__gt__, guesses))
-            for name, guesses in proposed.items()
-        }
 
     def _end_cancelled(self) -> None:
         for sequence in [s for s in self._sequences.values() if s.cancelled]:

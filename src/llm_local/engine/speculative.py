@@ -10,6 +10,8 @@ q = 1, both accept with probability p.)
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Iterable
 from collections.abc import Sequence as SequenceOf
 from typing import Protocol, cast
@@ -19,7 +21,9 @@ from llm_local.engine.prefix_cache import common_length
 from llm_local.engine.protocol import TokenRequest
 from llm_local.engine.sequence import Chunk, Runner, Sequence
 
-__all__ = ["Drafter", "ModelDrafter", "NgramDrafter"]
+__all__ = ["Drafter", "ModelDrafter", "NgramDrafter", "guess_ahead"]
+
+logger = logging.getLogger(__name__)
 
 
 class Drafter(Protocol):
@@ -30,6 +34,22 @@ class Drafter(Protocol):
 
     def forget(self, sequence: Sequence) -> None:
         """The sequence has ended."""
+
+
+def guess_ahead(
+    drafter: Drafter | None, running: SequenceOf[Sequence], vocab_size: int
+) -> dict[str, list[int]]:
+    """Guesses for the sequences that decode, by their id; without a drafter, or with one that fails, there are none."""
+    decoding = [sequence for sequence in running if sequence.decoding]
+    if drafter is None or not decoding:
+        return {}
+    try:
+        proposed = drafter.propose(decoding)
+    except Exception:
+        logger.warning("guessing ahead failed; this step goes on without it", exc_info=True)
+        return {}
+    # a small model may have more rows of padding in its embedding than the large one
+    return {name: list(itertools.takewhile(vocab_size.__gt__, guesses)) for name, guesses in proposed.items()}
 
 
 class NgramDrafter:
