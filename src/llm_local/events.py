@@ -90,7 +90,12 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """A piece of a call that is being written. `index` counts the calls of a reply from 0; `arguments` is JSON text."""
+    """A piece of a call that is being written, whose `arguments` join to JSON text.
+
+    It is no call before the `ToolCallEvent` with its `id` has come. One that is broken off, or turns out to be none,
+    never gets that event: all its text comes as content instead, and its `index` is not used again. Who cannot take
+    back what has been passed on should pass deltas on when the event has come. `index` counts from 0.
+    """
 
     index: int
     id: str

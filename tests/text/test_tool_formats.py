@@ -321,6 +321,20 @@ def test_strict_tools_take_only_what_their_schema_allows():
     assert read("hermes", wrong + good, strict) == read("hermes", [wrong + good], strict)
 
 
+def test_deltas_of_a_call_that_is_none_get_no_event_and_their_index_is_not_used_again():
+    """As `ToolCallDelta` says it: who has passed deltas on can tell whose they were."""
+    wrong = '<tool_call>{"name": "ping", "arguments": {"a": 1}, "arguments": {}}'
+    reader = ToolReader(BY_NAME["hermes"], TOOLS)
+    said = reader.feed(wrong + f"<tool_call>{call_json(LYON)}</tool_call>") + reader.finish()
+    ids = {one.index: one.id for one in said if isinstance(one, ToolCallDelta)}
+    (event,) = [one for one in said if isinstance(one, ToolCallEvent)]
+    assert list(ids) == [0, 1]
+    assert event.call.id == ids[1] != ids[0]
+    assert "".join(one for one in said if isinstance(one, str)) == wrong
+    second = [one.arguments for one in said if isinstance(one, ToolCallDelta) and one.index == 1]
+    assert json.loads("".join(second)) == LYON[1]
+
+
 @pytest.mark.parametrize(
     ("schema", "text", "value"),
     [
