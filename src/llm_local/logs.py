@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import sys
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -88,7 +87,7 @@ def current_request_id() -> str:
 @contextmanager
 def request_scope(request_id: str | None = None) -> Iterator[str]:
     """Give every record logged inside a request id (a fresh one by default), also across `await`."""
-    token = _request_id.set(request_id or uuid.uuid4().hex)
+    token = _request_id.set(request_id or os.urandom(16).hex())
     try:
         yield _request_id.get()
     finally:
