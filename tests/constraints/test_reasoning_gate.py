@@ -110,6 +110,21 @@ def test_reasoning_that_closes_by_itself_is_not_closed_again():
     assert allowed(gate) == EVERYTHING
 
 
+def test_the_budget_holds_for_all_reasoning_of_a_model_that_goes_back_to_it():
+    gate = ReasoningGate(None, SIZE, [END], reasoning=reasoning(again=True, max_tokens=6))
+    feed(gate, "<t>a</t>" + "answer" + "<t>")
+    assert allowed(gate) == EVERYTHING, "five of six"
+    gate.accept(ord("b"))
+    for token_id in CLOSE:
+        assert allowed(gate) == {token_id}
+        gate.accept(token_id)
+    feed(gate, "answer<t>")
+    assert allowed(gate) == {CLOSE[0]}, "nothing is left"
+    once = ReasoningGate(None, SIZE, [END], reasoning=reasoning(max_tokens=6))
+    feed(once, "<t>a</t>answer<t> that speaks of a tag")
+    assert allowed(once) == EVERYTHING
+
+
 def test_without_a_constraint_the_reply_may_end_anywhere():
     """A budget alone forbids nothing else."""
     gate = ReasoningGate(None, SIZE, [END], reasoning=reasoning(opened=True, max_tokens=5))

@@ -34,7 +34,8 @@ class Reasoning:
 
     `piece` is the text of one id, control tokens too; `open_ids` and `close_ids` spell the tags, and the layout around
     them. `opened` says that the prompt ends in the opening one. `always` makes a model reason that has no other way to
-    begin its answer. `beyond` are the ids of `ids_beyond`, which an answer that is constrained cannot begin in.
+    begin its answer; `again` says that it may go back to reasoning, for which the same budget holds. `beyond` are the
+    ids of `ids_beyond`, in which no constrained answer can begin.
     """
 
     piece: Callable[[int], str]
@@ -44,6 +45,7 @@ class Reasoning:
     close_ids: tuple[int, ...]
     opened: bool = False
     always: bool = False
+    again: bool = False
     max_tokens: int | None = None
     beyond: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
@@ -148,7 +150,7 @@ class ReasoningGate:
         self._tail = (self._tail + reasoning.piece(token_id))[-_LONGEST_TOKEN - len(reasoning.closes) :]
         self._num_tokens += 1
         if not self._forced and (forced or reasoning.closes in self._tail):
-            self._state = "answer"
+            self._state, self._tail = "answer", ""
         elif not forced:
             self._check_budget(reasoning)
 
@@ -157,6 +159,14 @@ class ReasoningGate:
             self._lead.pop(0)
         elif self._inner is not None:
             self._inner.accept(token_id)
+        elif self._reasoning is not None and self._reasoning.again:
+            self._reopen(token_id, self._reasoning)
+
+    def _reopen(self, token_id: int, reasoning: Reasoning) -> None:
+        self._tail = (self._tail + reasoning.piece(token_id))[-_LONGEST_TOKEN - len(reasoning.opens) :]
+        if reasoning.opens in self._tail:
+            self._state, self._tail = "reasoning", self._tail.rpartition(reasoning.opens)[2]
+            self._check_budget(reasoning)
 
     def _check_budget(self, reasoning: Reasoning) -> None:
         limit = reasoning.max_tokens

@@ -139,6 +139,7 @@ class RequestMasks:
             close_ids=self._template.spell(closing),
             opened=self._template.opens_reasoning(prompt),
             always=bool(tags.answers),
+            again=tags.anywhere,
             max_tokens=max_tokens,
             beyond=self._beyond if exact else {},
         )
