@@ -316,6 +316,13 @@ def test_debug_adds_the_traceback(bench: MakeBench) -> None:
     assert run.stderr.text.startswith("Traceback") and run.stderr.text.endswith("error: It broke.\n")
 
 
+def test_an_interrupt_out_of_foreign_code_is_no_traceback(bench: MakeBench) -> None:
+    """Our own signals raise nothing, but a file of tools or a plug-in may."""
+    run = bench(failure=KeyboardInterrupt())
+    assert run.run("Hi") == 130
+    assert (run.stdout.text, run.stderr.text) == ("", "interrupted\n")
+
+
 def test_a_failure_in_the_middle_ends_the_line(bench: MakeBench) -> None:
     run = bench(events=(Delta("content", "Hel"), EngineError("It broke.")))
     assert run.run("Hi") == 1

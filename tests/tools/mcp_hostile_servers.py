@@ -183,14 +183,29 @@ def knows_no_handshake() -> None:
 
 def schema_bomb() -> None:
     """A schema that would fill the memory were its references put in place."""
+    bomb("abcdefgh", 30)
+
+
+def small_schema_bomb() -> None:
+    """One of few references, that would fill a prompt."""
+    bomb("abc", 10)
+
+
+def wrong_tools() -> None:
+    """Lists a tool whose parameters are no object."""
+    serve(answer, inputSchema={"type": "array"})
+
+
+def bomb(names: str, levels: int) -> None:
+    """Serve a tool whose schema grows exponentially."""
     definitions = {
         f"d{depth}": {
             "type": "object",
-            "properties": {name: {"$ref": f"#/$defs/d{depth + 1}"} for name in "abcdefgh"},
+            "properties": {name: {"$ref": f"#/$defs/d{depth + 1}"} for name in names},
         }
-        for depth in range(30)
+        for depth in range(levels)
     }
-    definitions["d30"] = {"type": "string"}
+    definitions[f"d{levels}"] = {"type": "string"}
     serve(
         answer,
         inputSchema={"type": "object", "properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": definitions},

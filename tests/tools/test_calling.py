@@ -238,6 +238,18 @@ def test_a_machine_without_threads_left_is_a_failure_of_the_call(monkeypatch: py
     assert (result.outcome, "can't start new thread" in result.text) == ("failed", True)
 
 
+def test_an_exception_that_cannot_even_be_told_ends_the_wait() -> None:
+    class Untold(Exception):
+        def __str__(self) -> str:
+            raise SystemExit
+
+    def run(given: Any) -> str:
+        raise Untold
+
+    (result,) = run_all(CallRunner([tool(run)], allow_all, ToolLimits()), call())
+    assert (result.outcome, result.text) == ("failed", '{"error": "Untold"}')
+
+
 def _bomb(levels: int) -> dict[str, Any]:
     """A schema of a few lines whose check takes longer than anybody can wait."""
     definitions = {

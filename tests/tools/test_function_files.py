@@ -81,6 +81,8 @@ def test_neighbors_cannot_be_imported(write) -> None:
 def test_all_says_what_is_public(write) -> None:
     text = '__all__ = ["_hidden"]\ndef _hidden() -> int: return 1\ndef shown() -> int: return 2\n'
     assert [tool.name for tool in load_function_file(write(text))] == ["_hidden"]
+    text = '__all__ = ["f", "f"]\ndef f() -> int: return 1\n'
+    assert [tool.name for tool in load_function_file(write(text))] == ["f"]
 
 
 def test_two_files_of_one_name_do_not_meet(tmp_path: Path) -> None:
@@ -102,6 +104,9 @@ def test_two_files_of_one_name_do_not_meet(tmp_path: Path) -> None:
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("__all__ = ['g']\ndef f() -> int: return 1", "names 'g'"),
+        ("__all__ = 5", "__all__ of .*mine.py is no list, but 5"),
+        ("__all__ = 'f'\ndef f() -> int: return 1", "is no list"),
+        ("from . import x", "attempted relative import with no known parent package"),
         ("def f() -> int: return 1\n\0", "mine.py"),
     ],
 )

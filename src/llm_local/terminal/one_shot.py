@@ -84,6 +84,10 @@ class OneShot:
             return self._ask(args, config, self._read_prompt(args))
         except Exception as error:
             return self.fail(error, as_json=args.json, debug=args.debug)
+        except KeyboardInterrupt as error:  # no signal of ours raises it, but foreign code may
+            self._progress.close()
+            self._messages.note("interrupted")
+            return exit_code(error)
 
     def fail(self, error: Exception, *, as_json: bool, debug: bool) -> int:
         """Report `error` as all failures are reported, and return the exit code."""

@@ -75,11 +75,11 @@ class CallRunner:
     def result(self, call: ToolCall, outcome: ToolOutcome, text: str, *, run_s: float = 0.0) -> ToolResult:
         """The result of a call with `text` made fit to be read: valid Unicode, not too long, and a failure is one."""
         tool = self._tools.get(call.name)
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         omitted = max(0, len(text) - self._limits.max_result_chars)
+        text = text[: self._limits.max_result_chars]  # first of all: there may be far too much of it
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         if omitted:
-            kept = text[: self._limits.max_result_chars]
-            text = f"{kept}\n[{omitted} more characters of this result were left out.]"
+            text = f"{text}\n[{omitted} more characters of this result were left out.]"
         if outcome != "ok":
             # an object of its own, so that no result can be taken for a failure
             text = json.dumps({"error": text}, ensure_ascii=False)
@@ -157,5 +157,5 @@ def _run(call: ToolCall, tool: Tool) -> tuple[ToolOutcome, str]:
 def _words(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # foreign too
+    except BaseException:  # foreign too
         return ""

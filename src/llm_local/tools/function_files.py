@@ -47,8 +47,8 @@ class _SourceLoader(SourceFileLoader):
 def _run(path: Path) -> ModuleType:
     if not path.is_file():
         raise _wrong(f"There is no file {path}.", "Name a Python file.")
-    # a name that no import statement can ask for
-    name = f"<functions of {path.resolve()}>"
+    # a name that no import statement can ask for; a dot in it would make it a package's
+    name = f"<functions of {path.resolve()}>".replace(".", "_")
     location = str(path.resolve())
     spec = importlib.util.spec_from_file_location(name, location, loader=_SourceLoader(name, location))
     if spec is None or spec.loader is None:
@@ -74,7 +74,10 @@ def _public_functions(module: ModuleType, path: Path) -> list[Callable[..., Any]
             for name, one in vars(module).items()
             if not name.startswith("_") and inspect.isfunction(one) and one.__module__ == module.__name__
         ]
-    missing = next((name for name in exported if not callable(getattr(module, str(name), None))), None)
+    if not isinstance(exported, list | tuple):
+        raise _wrong(f"__all__ of {path} is no list, but {exported!r}.", "Mend it.")
+    exported = dict.fromkeys(map(str, exported))  # each once
+    missing = next((name for name in exported if not callable(getattr(module, name, None))), None)
     if missing is not None:
         raise _wrong(f"__all__ of {path} names {missing!r}, which is no function of it.", "Mend it.")
     return [getattr(module, name) for name in exported]

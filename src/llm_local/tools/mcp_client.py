@@ -34,6 +34,7 @@ __all__ = ["CALL_LIMIT_S", "START_LIMIT_S", "McpServer", "open_server"]
 START_LIMIT_S: Final = 30.0  # the first start of a server often installs it
 CALL_LIMIT_S: Final = 60.0
 MAX_REFERENCES: Final = 32  # in a schema whose references are put in place
+MAX_PLAIN_CHARS: Final = 50_000  # of what comes of it, unless it was that long before
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +108,8 @@ class _ToolMaker:
 def _parameters(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema as models read it best. Many references are left: each could double what comes of the others."""
     schema = {"type": "object", **schema}
-    return plain_schema(schema) if json.dumps(schema).count('"$ref"') <= MAX_REFERENCES else schema
+    given = json.dumps(schema)
+    if given.count('"$ref"') > MAX_REFERENCES:
+        return schema
+    plain = plain_schema(schema)
+    return plain if len(json.dumps(plain)) <= max(MAX_PLAIN_CHARS, len(given)) else schema

@@ -205,6 +205,6 @@ def _too_long(limit_s: float) -> str:
 
 
 def _told(error: Exception) -> str:
-    """The first line of what an error says, shortened."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:500]
+    """What an error says, in one line and shortened."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:500]
