@@ -10,11 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from scripts.test_run_once import ROOT, SCRIPT, _elsewhere, run  # noqa: F401  (a fixture)
+from scripts.test_run_once import ROOT, SCRIPT, Done, _elsewhere, run  # noqa: F401  (a fixture)
 
 FILE = '''
 import pathlib, time
@@ -28,53 +29,63 @@ SLOW = FILE.replace("    return", "    time.sleep(60)\n    return")
 ASK = ("--model", "starter", "--temperature", "0", "--functions", "mine.py", "What is the weather in Lyon?")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def warm_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One home for all: what the first start prepares makes the others quick, as it does for people."""
+    return tmp_path_factory.mktemp("warm") / "llm-local"
+
+
 @pytest.fixture(autouse=True)
-def mine(_elsewhere: None) -> Path:  # noqa: F811
+def mine(_elsewhere: None, warm_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+    monkeypatch.setenv("LLM_LOCAL_HOME", str(warm_home))
     path = Path("mine.py")
     path.write_text(FILE)
     return path
 
 
-def test_a_whole_round_trip() -> None:
-    done = run(*ASK, "--approve", "all")
-    assert (done.code, done.out) == (0, b"The temperature is 21.\n")
-    (line,) = done.err.splitlines()
-    assert line.startswith('tool get_weather {"city": "Lyon"}: ok in ') and line.endswith(
-        '{"temperature":21}'
-    )
-    report = run(*ASK, "--approve", "all", "--json").report
-    assert report["text"] + "\n" == done.out.decode()
-    (call,) = report["tool_calls"]
-    assert (call["name"], call["arguments"], call["outcome"]) == ("get_weather", {"city": "Lyon"}, "ok")
-    assert len(report["rounds"]) == 2
-    assert report["usage"]["prompt_tokens"] == sum(one["usage"]["prompt_tokens"] for one in report["rounds"])
-    assert sorted(path.name for path in Path().iterdir()) == ["mine.py", "ran"]
+def told(done: Done) -> list[str]:
+    """stderr without what only the first start of all says: that it builds and loads."""
+    lines = done.err.splitlines()
+    return [line for line in lines if "building the native" not in line and not line.startswith("loading ")]
 
 
-def test_what_a_tool_prints_is_no_answer(mine: Path) -> None:
+def test_a_whole_round_trip_where_what_the_tool_prints_is_no_answer(mine: Path) -> None:
     mine.write_text(
         "print('at the start')\n" + FILE.replace("    return", "    print('in the call')\n    return")
     )
     done = run(*ASK, "--approve", "all")
     assert (done.code, done.out) == (0, b"The temperature is 21.\n")
-    printed, told = done.err.split("tool get_weather")
-    assert printed.splitlines() == ["at the start", "in the call"] and told
+    first, second, line = told(done)
+    assert (first, second) == ("at the start", "in the call")
+    assert line.startswith('tool get_weather {"city": "Lyon"}: ok in ') and line.endswith(
+        '{"temperature":21}'
+    )
+    assert sorted(path.name for path in Path().iterdir()) == ["mine.py", "ran"]
 
 
-def test_a_tool_of_an_mcp_server() -> None:
+def test_a_report_of_it_all() -> None:
+    report = run(*ASK, "--approve", "all", "--json").report
+    assert report["text"] == "The temperature is 21."
+    (call,) = report["tool_calls"]
+    assert (call["name"], call["arguments"], call["outcome"]) == ("get_weather", {"city": "Lyon"}, "ok")
+    assert len(report["rounds"]) == 2
+    assert report["usage"]["prompt_tokens"] == sum(one["usage"]["prompt_tokens"] for one in report["rounds"])
+
+
+def test_a_tool_of_an_mcp_server_and_no_other() -> None:
+    """The file in the current directory, which nobody named, is no tool by itself."""
     server = f"'{sys.executable}' '{ROOT / 'tests' / 'tools' / 'mcp_server_everything.py'}'"
-    words = ("--model", "starter", "--temperature", "0", "--mcp", server, "--approve", "all")
-    done = run(*words, "--json", "--tool-choice", "get_weather", "What is the weather in Oslo?")
+    words = ("--model", "starter", "--temperature", "0", "--mcp", server, "--approve", "all", "--debug")
+    done = run(
+        *words, "--json", "--show-prompt", "--tool-choice", "get_weather", "What is the weather in Oslo?"
+    )
     assert done.code == 0, done.err
     (call, *_) = done.report["tool_calls"]
     assert (call["name"], call["source"], call["outcome"]) == ("get_weather", "mcp:everything_server", "ok")
     assert call["result"].startswith("18 degrees in")
-
-
-def test_a_file_in_the_current_directory_is_no_tool_by_itself() -> None:
-    words = [word for word in ASK if word not in ("--functions", "mine.py")]
-    done = run(*words, "--show-prompt")
-    assert done.code == 0 and "get_weather" not in done.err and not Path("ran").exists()
+    assert "Get the current weather in a city." in done.report["prompt"]
+    assert "Get the weather in a city" not in done.report["prompt"] and not Path("ran").exists()
+    assert "mcp_server_everything.py: everything is ready" in done.err, "--debug shows the server's stderr"
 
 
 def test_without_a_terminal_nothing_runs() -> None:
@@ -92,12 +103,15 @@ def test_without_a_terminal_nothing_runs() -> None:
     assert not Path("ran").exists()
 
 
-def on_a_terminal(keys: bytes, *words: str) -> tuple[int, str, str]:
-    """Run with stdin a pipe and stdout and stderr files, and a controlling terminal to be asked on; press `keys`."""
+def on_a_terminal(keys: Sequence[bytes], *words: str, question: str = ASK[-1]) -> tuple[int, str, str]:
+    """Run with stdin a pipe and stdout and stderr files, and a controlling terminal to be asked on.
+
+    `keys` are pressed one line for each question.
+    """
     main, side = pty.openpty()
     with open("out", "wb") as out, open("err", "wb") as err:
         process = subprocess.Popen(
-            [sys.executable, SCRIPT, *ASK, *words],
+            [sys.executable, SCRIPT, *ASK[:-1], question, *words],
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=err,
@@ -107,10 +121,11 @@ def on_a_terminal(keys: bytes, *words: str) -> tuple[int, str, str]:
     assert process.stdin
     process.stdin.close()
     screen = b""
-    while b"[y/a/N]" not in screen and process.poll() is None:
-        if select.select([main], [], [], 0.2)[0]:
-            screen += os.read(main, 4096)
-    os.write(main, keys)
+    for number, key in enumerate(keys, 1):
+        while screen.count(b"[y/a/N]") < number and process.poll() is None:
+            if select.select([main], [], [], 0.2)[0]:
+                screen += os.read(main, 4096)
+        os.write(main, key)
     code = process.wait(60)
     os.close(side)
     os.close(main)
@@ -124,19 +139,18 @@ def _control(terminal: int) -> None:
     fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
 
-def test_the_question_is_asked_on_the_terminal_when_all_streams_are_elsewhere() -> None:
-    code, out, screen = on_a_terminal(b"y\n")
-    assert (code, out) == (0, "The temperature is 21.\n")
-    assert "The model asks to run a tool: get_weather (function of mine.py)" in screen
-    assert '"city": "Lyon"' in screen
-    assert Path("ran").exists()
-    Path("ran").unlink()
-    code, out, screen = on_a_terminal(b"\n")
-    assert code == 0 and "21" not in out and not Path("ran").exists()
+def test_the_question_is_asked_on_the_terminal_when_all_streams_are_elsewhere(mine: Path) -> None:
+    mine.write_text(FILE.replace('"ran").touch()', '"ran").open("a").write(city + "\\n")'))
+    code, out, screen = on_a_terminal([b"y\n", b"\n"], "--json", question="Weather in Lyon and Paris?")
+    assert code == 0
+    assert screen.count("The model asks to run a tool: get_weather (function of mine.py)") == 2
+    assert '"city": "Lyon"' in screen and '"city": "Paris"' in screen
+    assert [one["outcome"] for one in json.loads(out)["tool_calls"]] == ["ok", "denied"]
+    assert Path("ran").read_text() == "Lyon\n"
 
 
 def test_ctrl_c_at_the_question() -> None:
-    code, out, _ = on_a_terminal(b"\x03", "--json")
+    code, out, _ = on_a_terminal([b"\x03"], "--json")
     assert code == 130
     assert json.loads(out)["tool_calls"][0]["outcome"] == "cancelled"
     assert Path("err").read_text().splitlines()[-1] == "interrupted"

@@ -111,4 +111,5 @@ def odd() -> str:
 
 
 if __name__ == "__main__":
+    print("everything is ready", file=sys.stderr, flush=True)
     server.run("stdio")
