@@ -40,7 +40,9 @@ def test_a_regex_is_matched_as_a_whole(regex: str) -> None:
         assert re.fullmatch(regex, reply.text)
 
 
-@pytest.mark.parametrize("regex", ["(?=a)b", r"(a)\1", "a$b", r"\bx", "(", "[^\\s\\S]", "x{20000}", "(?P<a"])
+@pytest.mark.parametrize(
+    "regex", ["(?=a)b", r"(a)\1", "a$b", r"\bx", "(", "[^\\s\\S]", "x{20000}", "(?P<a", "a\\", "\\\\\\"]
+)
 def test_a_regex_that_cannot_be_kept_is_refused(regex: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         bytes_model().compiler.mask(Constraint("regex", regex))

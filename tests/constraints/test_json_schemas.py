@@ -92,6 +92,8 @@ def test_references_inside_may_be_escaped_and_recursive() -> None:
         ({"type": "array", "minItems": 10_001}, "minItems"),
         ({"type": "string", "pattern": "a{10001}"}, "10001"),
         ({"type": "object", "patternProperties": {"a{2,99999}": {}}}, "99999"),
+        ({"type": "string", "pattern": "a\\"}, "backslash"),
+        ({"type": "object", "patternProperties": {"\\\\\\": {}}}, "backslash"),
         ({"type": "object", "minProperties": 2}, "minProperties"),
         ({"type": "object", "properties": {"a": 3}}, "#/properties/a"),
         ({"type": "object", "properties": []}, "properties"),

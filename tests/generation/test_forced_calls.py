@@ -268,6 +268,7 @@ XML, GLM, GEMMA = "qwen-xml", "glm", "gemma4"
         ((XML, GLM, GEMMA), {"a": {"type": "string", "format": "date"}}, "'format' at odd#/properties/a"),
         ((XML, GLM, GEMMA), {"a": {"type": "string", "not": {}}}, "'not' at odd#/properties/a"),
         ((XML, GLM, GEMMA), {"a": {"type": "string", "pattern": "^a|b$"}}, "'pattern' with |"),
+        ((XML, GLM, GEMMA, "hermes"), {"a": {"type": "string", "pattern": "a\\"}}, "ends in a backslash"),
         ((XML, GLM), {"a>": {"type": "string"}}, "called 'a>'"),
         ((GEMMA,), {'a <|"|>': {"type": "string"}}, "The text 'a <|"),
         ((XML, GLM), {"a": {"enum": ["</arg_value></parameter>"]}}, "none of which"),

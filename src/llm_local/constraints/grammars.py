@@ -12,7 +12,7 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from llm_local.constraints.json_schemas import any_object_grammar, schema_grammar
 from llm_local.constraints.lark import checked_lark, is_lark
-from llm_local.constraints.refusals import check_repeats, first_line, refusal
+from llm_local.constraints.refusals import check_regex, check_repeats, first_line, refusal
 from llm_local.options import Constraint
 
 __all__ = ["CallGrammar", "to_grammar"]
@@ -69,7 +69,7 @@ def _to_grammar(constraint: Constraint | CallGrammar) -> str:
         case "json_schema":
             return schema_grammar(json.loads(text))
         case "regex":
-            check_repeats(text, "The regex")
+            check_regex(text, "The regex")
             return LLMatcher.grammar_from_regex(text)
         case "choice":
             return LLMatcher.grammar_from_regex("|".join(_literal(one) for one in constraint.choices))

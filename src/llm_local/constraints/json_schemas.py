@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from llguidance import LLMatcher
 
-from llm_local.constraints.refusals import MAX_REPEAT, check_repeats, first_line, refusal
+from llm_local.constraints.refusals import MAX_REPEAT, check_regex, first_line, refusal
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -153,10 +153,10 @@ def _check_keyword(place: str, keyword: str, value: Any) -> None:
     if keyword in ("const", "enum") and not _exact(value):
         raise refusal(f"{keyword!r} at {place} has an integer without an exact float64.")
     if keyword == "pattern":
-        check_repeats(str(value), f"The pattern at {place}")
+        check_regex(str(value), f"The pattern at {place}")
     if keyword == "patternProperties" and isinstance(value, dict):
         for pattern in value:
-            check_repeats(pattern, f"A pattern at {place}")
+            check_regex(pattern, f"A pattern at {place}")
 
 
 def _exact(value: Any) -> bool:

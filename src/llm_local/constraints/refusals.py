@@ -7,7 +7,7 @@ from typing import Final
 
 from llm_local.errors import InvalidRequest
 
-__all__ = ["MAX_REPEAT", "check_repeats", "first_line", "refusal"]
+__all__ = ["MAX_REPEAT", "check_regex", "check_repeats", "first_line", "refusal"]
 
 # More repetitions than any reply has tokens for; the library would unroll some of them.
 MAX_REPEAT: Final = 10_000
@@ -43,6 +43,17 @@ def check_repeats(text: str, what: str) -> None:
                 f"{what} repeats something {match[0][:20]} times, at most {MAX_REPEAT} are allowed.",
                 "Use + or * for what has no bound.",
             )
+
+
+def check_regex(text: str, what: str) -> None:
+    """Refuse in a regex called `what` in the message what the library would leave out, or unroll.
+
+    Raises:
+        InvalidRequest: a count above MAX_REPEAT, or a backslash at the end.
+    """
+    check_repeats(text, what)
+    if (len(text) - len(text.rstrip("\\"))) % 2:
+        raise refusal(f"{what} ends in a backslash that escapes nothing.", r"Write \\ for a backslash.")
 
 
 def first_line(reason: str) -> str:

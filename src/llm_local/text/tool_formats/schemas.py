@@ -198,6 +198,8 @@ def _searched(pattern: str, place: str) -> str:
     """A pattern that is found anywhere as one that is matched as a whole."""
     if _has_open_choice(pattern):
         raise refuse("A 'pattern' with | outside of parentheses", place)
+    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
+        raise refuse("A 'pattern' that ends in a backslash", place)
     pattern = pattern.replace("\n", r"\n")
     slashes = re.sub(r"\\.|/", lambda found: found[0] if len(found[0]) > 1 else r"\/", pattern)
     before = "" if slashes.startswith("^") else "(?s:.*)"
