@@ -79,6 +79,14 @@ def test_a_slow_load_is_shown() -> None:
     assert len(live.raw.text.split("reading")) > 10
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_end_of_what_nobody_was_told_of_is_not_told(terminal: bool) -> None:
+    """A slow load that says nothing in between."""
+    screen = Screen(terminal=terminal)
+    screen.play(60, 1, stage="loading")
+    assert screen.raw.text == ""
+
+
 def test_the_end_is_said_once() -> None:
     screen = Screen(terminal=False)
     for _ in range(3):

@@ -56,6 +56,8 @@ class ProgressReporter:
             self._tracks[key] = _Track(now, progress.done, now + quiet_s)
         track = self._tracks[key]
         complete = progress.total is not None and progress.done >= progress.total
+        if complete and not track.shown and progress.stage != "downloading":
+            return  # nobody was told that it began, so nobody waits to be told that it is over
         if now < track.due_s and not (complete and track.shown and track.due_s < math.inf):
             return
         track.shown = True
