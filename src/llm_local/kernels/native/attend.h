@@ -6,6 +6,9 @@
 #include <math.h>
 
 #include "abi.h"
+#if defined(__AMX_BF16__)
+#include "amx_tiles.h"
+#endif
 #include "elementary.h"
 #include "key_tile.h"
 #include "product.h"
@@ -16,6 +19,7 @@ namespace LLM_VARIANT {
 
 constexpr int kBlockKeys = 256;
 constexpr int kQueryRows = 48;  // query rows of a tile, where a group of heads is not larger
+constexpr int kQueryRowsOnTiles = 128;  // the same where AMX multiplies, which takes 16 rows at a time
 
 // What is the same for all sequences of a layer.
 struct AttentionShape {
@@ -23,8 +27,18 @@ struct AttentionShape {
   float scale, softcap;
   const float* sinks;
 
+  // Whether AMX multiplies; see attend_amx.h.
+  bool on_tiles() const {
+#if defined(__AMX_BF16__)
+    return kv_dtype == LLM_DTYPE_BF16;
+#else
+    return false;
+#endif
+  }
+  int query_rows() const { return on_tiles() ? kQueryRowsOnTiles : kQueryRows; }
+  int64_t stored_rows(int64_t rows) const { return on_tiles() ? (rows + 15) / 16 * 16 : rows; }
   int group() const { return heads / kv_heads; }
-  int tile_tokens() const { return group() < kQueryRows ? kQueryRows / group() : 1; }
+  int tile_tokens() const { return group() < query_rows() ? query_rows() / group() : 1; }
   int tile_rows() const { return tile_tokens() * group(); }
   int64_t padded_dim() const { return (head_dim + kProductCols - 1) / kProductCols * kProductCols; }
   int64_t first_visible(int64_t position) const {
@@ -41,7 +55,7 @@ struct Partial {
 
 static inline Partial take_partial(Carver& carver, const AttentionShape& shape, int64_t rows) {
   Partial partial;
-  partial.sums = carver.take<float>(rows * shape.padded_dim());
+  partial.sums = carver.take<float>(shape.stored_rows(rows) * shape.padded_dim());
   partial.largest = carver.take<float>(rows);
   partial.total = carver.take<float>(rows);
   return partial;
@@ -50,19 +64,30 @@ static inline Partial take_partial(Carver& carver, const AttentionShape& shape, 
 // One thread's memory.
 struct AttentionBuffers {
   float* queries;  // [rows, head_dim], scaled
-  float* scores;   // [rows, kBlockKeys]
+  float* scores;   // [rows, kBlockKeys]; on tiles as attend_amx.h says, as all that follows
   float* keys;     // [head_dim, kTileKeys]
   float* values;   // [kTileKeys, padded_dim]
+  uint16_t *tile_queries, *tile_keys, *tile_values;
   Partial block, all;
+#if defined(__AMX_BF16__)
+  mutable TileState registers;
+#endif
 
   AttentionBuffers(Carver& carver, const AttentionShape& shape) {
-    const int64_t rows = shape.tile_rows();
+    const int64_t rows = shape.tile_rows(), padded = shape.padded_dim();
     queries = carver.take<float>(rows * shape.head_dim);
-    scores = carver.take<float>(rows * kBlockKeys);
-    keys = carver.take<float>(static_cast<int64_t>(shape.head_dim) * kTileKeys);
-    values = carver.take<float>(kTileKeys * shape.padded_dim());
     block = take_partial(carver, shape, rows);
     all = take_partial(carver, shape, rows);
+    if (shape.on_tiles()) {
+      scores = carver.take<float>(2 * 16 * kBlockKeys);
+      tile_queries = carver.take<uint16_t>(shape.stored_rows(rows) * padded);
+      tile_keys = carver.take<uint16_t>(kTileKeys * padded);
+      tile_values = carver.take<uint16_t>(kBlockKeys * padded);
+      return;
+    }
+    scores = carver.take<float>(rows * kBlockKeys);
+    keys = carver.take<float>(static_cast<int64_t>(shape.head_dim) * kTileKeys);
+    values = carver.take<float>(kTileKeys * padded);
   }
 };
 
@@ -75,6 +100,36 @@ struct QueryTile {
 
   int64_t first_key(const AttentionShape& shape) const { return shape.first_visible(position); }
   int64_t end_key() const { return position + tokens; }
+};
+
+// The keys and values of a block that some row of a tile sees; counted from the block's first, which need not exist.
+template <class Element>
+struct BlockKeys {
+  int first, last;  // [first, last) exist
+  int begin, end;   // the same in whole tiles
+  const Element *keys, *values;
+  int64_t ahead;  // elements to what is probably read next: the next block, or the first one of the next head
+
+  BlockKeys(const AttentionShape& shape, const QueryTile& tile, int64_t block) {
+    const int64_t start = block * kBlockKeys;
+    const auto within = [&](int64_t key) {
+      return static_cast<int>(key < start ? 0 : key > start + kBlockKeys ? kBlockKeys : key - start);
+    };
+    first = within(tile.first_key(shape));
+    last = within(tile.end_key());
+    begin = first / kTileKeys * kTileKeys;
+    end = (last + kTileKeys - 1) / kTileKeys * kTileKeys;
+    const int64_t at = (tile.kv_head * tile.kv.capacity + start - tile.kv.start) * shape.head_dim;
+    keys = static_cast<const Element*>(tile.kv.keys) + at;
+    values = static_cast<const Element*>(tile.kv.values) + at;
+    const int64_t blocks_before = block - tile.first_key(shape) / kBlockKeys;
+    const bool is_last = start + kBlockKeys >= tile.end_key();
+    ahead = (is_last ? tile.kv.capacity - blocks_before * kBlockKeys : kBlockKeys) * shape.head_dim;
+  }
+
+  // The keys [from, to) exist of the tile that begins at `key`.
+  int from(int key) const { return first > key ? first - key : 0; }
+  int to(int key) const { return last - key < kTileKeys ? last - key : kTileKeys; }
 };
 
 // Turns one row's scores of `count` keys into weights exp(score - largest) and their total. The row sees the keys
@@ -118,32 +173,27 @@ template <class Element>
 static void attend_block(const AttentionShape& shape, const QueryTile& tile, int64_t block,
                          const AttentionBuffers& buffers, const Partial& out) {
   const int rows = tile.tokens * shape.group();
-  const int64_t dim = shape.head_dim, padded = shape.padded_dim(), start = block * kBlockKeys;
-  const auto within = [&](int64_t key) {
-    return key < start ? 0 : key > start + kBlockKeys ? kBlockKeys : key - start;
-  };
-  const int first = static_cast<int>(within(tile.first_key(shape))), last = static_cast<int>(within(tile.end_key()));
-  const int begin = first / kTileKeys * kTileKeys, end = (last + kTileKeys - 1) / kTileKeys * kTileKeys;
-  const int64_t at = (tile.kv_head * tile.kv.capacity + start - tile.kv.start) * dim;
-  const Element* const keys = static_cast<const Element*>(tile.kv.keys) + at;
-  const Element* const values = static_cast<const Element*>(tile.kv.values) + at;
+  const int64_t dim = shape.head_dim, padded = shape.padded_dim();
+  const BlockKeys<Element> there(shape, tile, block);
+  const Element *const keys = there.keys, *const values = there.values;
+  const int begin = there.begin, end = there.end;
   const auto ahead = [&](const Element* from) {
     return Ahead{reinterpret_cast<const char*>(from), kTileKeys * dim * static_cast<int64_t>(sizeof(Element))};
   };
   for (int key = begin; key < end; key += kTileKeys) {
-    const int from = first > key ? first - key : 0, to = last - key < kTileKeys ? last - key : kTileKeys;
+    const int from = there.from(key), to = there.to(key);
     const int next = key + kTileKeys;
     transpose_keys(keys + key * dim, shape.head_dim, from, to, buffers.keys);
     product<false>(rows, {buffers.queries, dim}, {buffers.keys, kTileKeys}, {buffers.scores + key, kBlockKeys}, dim,
                    kTileKeys, ahead(next < end ? keys + next * dim : values + begin * dim));
   }
   for (int row = 0; row < rows; ++row) {
-    const int64_t position = tile.position + row / shape.group(), zero = start + begin;
+    const int64_t position = tile.position + row / shape.group(), zero = block * kBlockKeys + begin;
     soften(shape, buffers.scores + row * kBlockKeys + begin, end - begin, shape.first_visible(position) - zero,
            position + 1 - zero, out.largest + row, out.total + row);
   }
   for (int key = begin; key < end; key += kTileKeys) {
-    const int from = first > key ? first - key : 0, to = last - key < kTileKeys ? last - key : kTileKeys;
+    const int from = there.from(key), to = there.to(key);
     widen_values(values + key * dim, shape.head_dim, from, to, buffers.values, padded);
     (key == begin ? product<false> : product<true>)(
         rows, {buffers.scores + key + from, kBlockKeys}, {buffers.values + from * padded, padded}, {out.sums, padded},
@@ -154,8 +204,8 @@ static void attend_block(const AttentionShape& shape, const QueryTile& tile, int
 // exp of one number with the bits that it has in a vector.
 LLM_INLINE float exp_of(float x) { return exp(splat(x))[0]; }
 
-// Adds a later block's partial result of one row.
-static void merge_row(const Partial& all, const Partial& block, int64_t row, int64_t padded) {
+// Adds a later block's partial result of one row: sums = sums * kept + more * added.
+static void merge_row(const Partial& all, const Partial& block, int64_t row, int64_t padded, float kept, float added) {
   float* const sums = all.sums + row * padded;
   const float* const more = block.sums + row * padded;
   if (block.total[row] == 0.0f) return;
@@ -165,17 +215,22 @@ static void merge_row(const Partial& all, const Partial& block, int64_t row, int
     all.total[row] = block.total[row];
     return;
   }
-  const float largest = all.largest[row] > block.largest[row] ? all.largest[row] : block.largest[row];
-  const float kept = exp_of(all.largest[row] - largest), added = exp_of(block.largest[row] - largest);
   for (int64_t d = 0; d < padded; d += kLanes) {
     store(sums + d, fma(load<Floats>(more + d), splat(added), load<Floats>(sums + d) * kept));
   }
   all.total[row] = all.total[row] * kept + block.total[row] * added;
-  all.largest[row] = largest;
+  if (!(all.largest[row] > block.largest[row])) all.largest[row] = block.largest[row];
 }
 
 static void merge(const AttentionShape& shape, int rows, const Partial& all, const Partial& block) {
-  for (int row = 0; row < rows; ++row) merge_row(all, block, row, shape.padded_dim());
+  for (int first = 0; first < rows; first += kLanes) {
+    const Floats before = load<Floats>(all.largest + first), now = load<Floats>(block.largest + first);
+    const Floats largest = before > now ? before : now;
+    const Floats kept = exp(before - largest), added = exp(now - largest);
+    for (int i = 0; i < kLanes && first + i < rows; ++i) {
+      merge_row(all, block, first + i, shape.padded_dim(), kept[i], added[i]);
+    }
+  }
 }
 
 static void clear(const Partial& partial, int rows) {

@@ -4,6 +4,9 @@
 // among the team instead: a task is a block of keys, and who finishes a tile's last block merges all of them, in order.
 #pragma once
 #include "attend.h"
+#if defined(__AMX_BF16__)
+#include "attend_amx.h"
+#endif
 #include "parallel.h"
 #include "pointwise.h"
 
@@ -83,6 +86,15 @@ static void clear_finished(const Attention& work) {
 
 static void attend_block(const Attention& work, const QueryTile& tile, int64_t block, const AttentionBuffers& buffers,
                          const Partial& out) {
+#if defined(__AMX_BF16__)
+  if (work.shape.on_tiles()) {
+    const int rows = tile.tokens * work.shape.group();
+    configure_attention(buffers.registers, tile_width(rows));
+    return with_tile_width(rows, [&](auto width) {
+      attend_block_on_tiles<width.value>(work.shape, tile, block, buffers, out);
+    });
+  }
+#endif
   const bool is_bf16 = work.shape.kv_dtype == LLM_DTYPE_BF16;
   (is_bf16 ? attend_block<uint16_t> : attend_block<float>)(work.shape, tile, block, buffers, out);
 }
@@ -105,14 +117,26 @@ static void store_outputs(const Attention& work, const QueryTile& tile, int64_t 
   for (int row = 0; row < tile.tokens * group; ++row) {
     const int head = tile.kv_head * group + row % group;
     finish_row(work.shape, all, row, head);
+#if defined(__AMX_BF16__)
+    if (work.shape.on_tiles()) put_in_order(work.shape, all.sums + row * work.shape.padded_dim());
+#endif
     convert_row(all.sums + row * work.shape.padded_dim(), work.output.head<Element>(first_row + row / group, head),
                 work.shape.head_dim);
   }
 }
 
-static void load_tile(const Attention& work, const QueryTile& tile, int64_t first_row, float* queries) {
+static void load_tile(const Attention& work, const QueryTile& tile, int64_t first_row,
+                      const AttentionBuffers& buffers) {
   const bool is_bf16 = work.query.dtype == LLM_DTYPE_BF16;
-  (is_bf16 ? load_queries<uint16_t> : load_queries<float>)(work, tile, first_row, queries);
+  (is_bf16 ? load_queries<uint16_t> : load_queries<float>)(work, tile, first_row, buffers.queries);
+#if defined(__AMX_BF16__)
+  if (work.shape.on_tiles()) {
+    const int rows = tile.tokens * work.shape.group();
+    with_tile_width(rows, [&](auto width) {
+      pack_queries<width.value>(work.shape, rows, buffers.queries, buffers.tile_queries);
+    });
+  }
+#endif
 }
 
 static void store_tile(const Attention& work, const QueryTile& tile, int64_t first_row, const Partial& all) {
@@ -123,7 +147,7 @@ static void store_tile(const Attention& work, const QueryTile& tile, int64_t fir
 static void attend_tile(const Attention& work, const QueryRun& run, int64_t first_token, const QueryTile& tile,
                         const AttentionBuffers& buffers) {
   const int rows = tile.tokens * work.shape.group();
-  load_tile(work, tile, run.query_row + first_token, buffers.queries);
+  load_tile(work, tile, run.query_row + first_token, buffers);
   clear(buffers.all, rows);
   for (int64_t block = tile.first_key(work.shape) / kBlockKeys; block * kBlockKeys < tile.end_key(); ++block) {
     attend_block(work, tile, block, buffers, buffers.block);
@@ -140,7 +164,7 @@ static void attend_share(const Attention& work, const QueryRun& run, const RunTa
     Carver carver(partials + block * tasks.share_bytes);
     return take_partial(carver, work.shape, rows);
   };
-  load_tile(work, tile, run.query_row, buffers.queries);
+  load_tile(work, tile, run.query_row, buffers);
   attend_block(work, tile, tasks.first_block + index, buffers, partial(index));
   if (__atomic_add_fetch(finished, 1, __ATOMIC_ACQ_REL) < tasks.blocks) return;
   *finished = 0;
@@ -175,8 +199,10 @@ static void attend(Member& member, const Attention& work) {
       tasks = tasks_of();
     }
     const QueryRun& run = work.runs[index];
-    const int kv_head = static_cast<int>((task - run_start) % shape.kv_heads);
-    const int64_t part = (task - run_start) / shape.kv_heads;
+    // A head's blocks lie one behind the other in memory; its tiles do not.
+    const int64_t nth = task - run_start;
+    const int kv_head = static_cast<int>(tasks.shares_keys() ? nth / tasks.blocks : nth % shape.kv_heads);
+    const int64_t part = tasks.shares_keys() ? nth % tasks.blocks : nth / shape.kv_heads;
     QueryTile tile{run.kv[work.layer], run.position, run.length, kv_head};
     if (tasks.shares_keys()) {
       attend_share(work, run, tasks, tile, part, partials + kv_head * tasks.blocks * tasks.share_bytes,

@@ -22,18 +22,24 @@ LLM_INLINE Words interleave(Words a, Words b, std::integer_sequence<int, kLane..
 #endif
 }
 
-// Transposes by dealing the halves of the rows like cards, once for each bit of an index.
-LLM_INLINE void transpose(Square square) {
+// Deals the words of the first half of the vectors and those of the second like cards, `times` times: each time the
+// top bit of a word's index, vector and lane, becomes its lowest.
+template <int kVectors>
+LLM_INLINE void deal(Words* vectors, int times) {
   constexpr std::make_integer_sequence<int, kLanes> lanes{};
-  for (int bit = 1; bit < kLanes; bit *= 2) {
-    Square dealt;
-    for (int i = 0; i < kLanes / 2; ++i) {
-      dealt[2 * i] = interleave<0>(square[i], square[i + kLanes / 2], lanes);
-      dealt[2 * i + 1] = interleave<1>(square[i], square[i + kLanes / 2], lanes);
+  for (; times > 0; --times) {
+    Words dealt[kVectors];
+    for (int i = 0; i < kVectors / 2; ++i) {
+      dealt[2 * i] = interleave<0>(vectors[i], vectors[i + kVectors / 2], lanes);
+      dealt[2 * i + 1] = interleave<1>(vectors[i], vectors[i + kVectors / 2], lanes);
     }
-    memcpy(square, dealt, sizeof(dealt));
+    memcpy(vectors, dealt, sizeof(dealt));
   }
 }
+
+constexpr int kLaneBits = kLanes == 16 ? 4 : kLanes == 8 ? 3 : 2;
+
+LLM_INLINE void transpose(Square square) { deal<kLanes>(square, kLaneBits); }
 
 // How many features a square of words holds, and how it is written as rows of floats.
 LLM_INLINE int square_features(const float*) { return kLanes; }
