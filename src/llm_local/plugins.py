@@ -12,10 +12,13 @@ import importlib
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, Final, TypeVar
 
 from llm_local.errors import ConfigError, LocalLLMError, PluginFailed
@@ -150,20 +153,43 @@ def load_plugin(plugin: Plugin, check: Check[Value]) -> Value:
         reason = _allowed.failed.get(plugin) or plugin.fault
         cause: BaseException | None = None
         if not reason:
-            try:
-                _allowed.loaded[plugin] = check(plugin, _imported(plugin))
-            except KeyboardInterrupt:
-                raise
-            except (ValueError, LocalLLMError) as error:
-                reason, cause = str(error) or type(error).__name__, error
-            except BaseException as error:  # foreign code may raise anything, SystemExit too
-                reason, cause = f"{type(error).__name__}: {error}".rstrip(": "), error
+            with _watching_interrupts() as interrupts:
+                try:
+                    _allowed.loaded[plugin] = check(plugin, _imported(plugin))
+                except (ValueError, LocalLLMError) as error:
+                    reason, cause = str(error) or type(error).__name__, error
+                except BaseException as error:  # foreign code may raise anything, SystemExit too
+                    if isinstance(error, KeyboardInterrupt) and interrupts:
+                        raise
+                    reason, cause = f"{type(error).__name__}: {error}".rstrip(": "), error
         if reason:
             _allowed.failed[plugin] = reason
             raise PluginFailed(
                 f"The {plugin} cannot be used: {reason.rstrip('.')}.", "Update or uninstall that package."
             ) from cause
     return _allowed.loaded[plugin]
+
+
+@contextlib.contextmanager
+def _watching_interrupts() -> Iterator[list[int]]:
+    """Gives a list that is empty until Ctrl-C is pressed, to tell that from a KeyboardInterrupt of foreign code."""
+    pressed: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        signal.default_int_handler(number, frame)
+
+    # another handler than Python's own raises nothing; and only the main thread may set one
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield pressed
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield pressed
+    finally:
+        if signal.getsignal(signal.SIGINT) is handle:  # else the plug-in wants another one
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def trusted_path() -> list[str]:

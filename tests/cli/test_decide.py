@@ -19,7 +19,9 @@ from llm_local.generation.choices import DecisionOptions
 from llm_local.generator import TextGenerator
 from llm_local.messages import Message
 from llm_local.model_loader import load_tokenizer_and_model, resolve_model
+from llm_local.plugins import LOADERS
 from llm_local.specs import ModelSpec
+from plugin_packages import install
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "llm_local.cli.main", "decide", "-m", "starter"]
@@ -236,3 +238,19 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 65536)
     except OSError:  # Linux says EIO where the other end of a terminal is closed
         return b""
+
+
+def test_what_a_plug_in_writes_to_stdout_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even past Python: `verdict=$(llm-local decide --best ...)` must hold the verdict alone."""
+    loud = (
+        "import os\nos.write(1, b'noise')\nclass L:\n    claims = lambda self, path: False\n    load = None\n"
+    )
+    site = install(tmp_path / "site", "pack", {LOADERS: {"loud": "loud:LOADER"}}, {"loud": ""})
+    (site / "loud.py").write_text(loud.replace("load = None", "load = claims") + "LOADER = L()\n")
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}{os.pathsep}{site}")
+    monkeypatch.setenv("PLUGINS", "loud")
+    done = run("--best", QUESTION, *CHOICES)
+    assert (done.returncode, done.stdout) == (0, PARIS + "\n")
+    assert "noise" in done.stderr

@@ -134,3 +134,27 @@ def test_the_list_loads_nothing_heavy(site: Path) -> None:
         env=environ, cwd=os.environ["HOME"], capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_what_a_plug_in_prints_in_whatever_way_is_no_part_of_the_list(tmp_path: Path) -> None:
+    loud = "import atexit, os\nprint('a')\nos.write(1, b'b')\natexit.register(lambda: os.write(1, b'c'))\n"
+    site = install(tmp_path / "site", "pack", {TOOLS: {"loud": "loud:hello"}}, {"loud": loud + GOOD})
+    done = run(site, "--check", "--json", plugins="loud")
+    assert done.returncode == 0
+    assert states(done) == {"loud": ("on", "")}
+    assert sorted("".join(done.stderr.split())) == ["a", "b", "c"]
+
+
+def test_a_plug_in_that_interrupts_hurts_nobody_else(tmp_path: Path) -> None:
+    offered = {TOOLS: {"hello": "good:hello", "rude": "rude:hello"}}
+    modules = {"good": GOOD, "rude": "raise KeyboardInterrupt"}
+    site = install(tmp_path / "site", "pack", offered, modules)
+    done = run(site, "--check", "--json", plugins="all")
+    assert states(done) == {"hello": ("on", ""), "rude": ("broken", "KeyboardInterrupt.")}
+
+
+def test_plug_ins_that_a_stray_dot_env_names_are_off(site: Path) -> None:
+    Path(os.environ["HOME"], ".env").write_text("PLUGINS=all\n")
+    done = run(site, "--check")
+    assert done.returncode == 0 and not was_imported(site)
+    assert "PLUGINS (from .env line 1) is not used" in done.stderr

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -21,7 +20,7 @@ from llm_local.privacy import apply_privacy_defaults
 from llm_local.terminal.flags import add_setting_flags, setting_flags
 from llm_local.terminal.piped_input import compose_prompt, decode_argument, decode_input, read_input
 from llm_local.terminal.progress import ProgressReporter
-from llm_local.terminal.streams import STDIN, STDOUT, AnswerWriter, Messages
+from llm_local.terminal.streams import STDIN, AnswerWriter, Messages
 
 if TYPE_CHECKING:
     from llm_local.terminal.asking import OpenModel
@@ -93,6 +92,7 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
     Raises:
         LocalLLMError: the flags are wrong, the model cannot be had, or question and choices do not fit it.
     """
+    answer = AnswerWriter.take_stdout()  # whatever libraries and plug-ins print is no answer
     if args.best and args.json:
         raise InvalidRequest("--best and --json exclude each other.", "Drop one of the two.", param="best")
     choices = _choices(args, messages)
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
     configure_logging(config.log_level, secrets=config.secrets)
     allow_plugins(config.plugins)
     progress = ProgressReporter(messages)
-    with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:  # stdout is for the answer
+    with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
         # Late: it leads to torch, and what is wrong with the words is known by now.
         from llm_local.terminal.asking import open_model
@@ -125,7 +125,10 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
     late = [one for one in (*model.notices, *decision.notices) if one]
     for one in late:
         messages.note(one)
-    answer.write(_output(args, decision, model, [*notices, *late]))
+    if answer.on_terminal and not (args.json or args.best):
+        answer.write(_table(decision))
+    else:
+        answer.write(_output(args, decision, model, [*notices, *late]))
     if not args.json:
         for line in (_coverage(decision), *(_details(decision, model) if args.verbose else ())):
             messages.note(line)
@@ -218,8 +221,10 @@ def _output(args: argparse.Namespace, decision: Decision, model: OpenModel, noti
         return json.dumps(_as_object(decision, model, notices), ensure_ascii=False) + "\n"
     if args.best:
         return decision.best.text + "\n"
-    if not os.isatty(STDOUT):
-        return "".join(f"{one.probability:.6g}\t{_line(one.text)}\n" for one in decision.ranked)
+    return "".join(f"{one.probability:.6g}\t{_line(one.text)}\n" for one in decision.ranked)
+
+
+def _table(decision: Decision) -> str:
     rows = [("probability", "logprob", "choice")]
     rows += [(f"{one.probability:.4f}", f"{one.logprob:.3f}", _line(one.text)) for one in decision.ranked]
     return "".join(f"{first:>11}  {second:>8}  {text}\n" for first, second, text in rows)

@@ -72,7 +72,11 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
         ConfigError: a setting cannot be used, or PLUGINS names what is not there.
         PluginFailed: with --check, one that is on is broken.
     """
+    if args.check:
+        answer = AnswerWriter.take_stdout()  # what plug-ins print, in whatever way, is no part of the list
     config = load_config()
+    for warning in config.warnings:
+        messages.note(warning)
     wrong: ConfigError | None = None
     try:
         allow_plugins(config.plugins)

@@ -55,6 +55,7 @@ class AnswerWriter:
     def __init__(self, raw: io.RawIOBase) -> None:
         self._raw = raw
         self._filter = TerminalFilter() if raw.isatty() else None
+        self.on_terminal = self._filter is not None
         self._ends_in_newline = False
         self.started = False
         """True once any text was written."""
@@ -64,7 +65,7 @@ class AnswerWriter:
         """Own descriptor 1 alone: whatever a library prints on `sys.stdout` from now on goes to stderr."""
         descriptor = os.dup(STDOUT)
         os.dup2(STDERR, STDOUT)
-        return cls(io.FileIO(descriptor, "w"))
+        return cls(io.FileIO(descriptor, "w", closefd=False))  # it is open as long as the process runs
 
     def write(self, text: str) -> None:
         """Send a piece of the answer at once."""

@@ -32,7 +32,7 @@ def write_rows(
     Raises:
         StorageError: stdout refused.
     """
-    answer.write(aligned(header, list(shown), right=right) if to_terminal() else tab_lines(plain))
+    answer.write(aligned(header, list(shown), right=right) if answer.on_terminal else tab_lines(plain))
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
