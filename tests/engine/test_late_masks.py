@@ -21,9 +21,11 @@ class Late:
         self.late, self.modulus = late, modulus
         self.asked = self.taken = 0
         self.accepted = []
+        self.waits = []
 
     def ready(self, seconds):
         assert seconds < 1
+        self.waits += [seconds] if self.asked < self.late else []
         self.asked += 1
         return self.asked > self.late
 
@@ -65,6 +67,7 @@ def test_the_others_get_a_token_in_every_step_and_nothing_is_computed_twice():
     steps = [engine.step() for _ in range(LONG.max_new_tokens)]
     assert [len(ids_of([s for s in some if s.sequence_id == "free"])) for some in steps] == [1] * len(steps)
     assert 0 < len(slow.accepted) < LONG.max_new_tokens / 2
+    assert sum(map(bool, slow.waits)) <= len(slow.accepted) + 1, "waited for once for each token"
     drain(engine)
     # both prompts, and all sampled tokens but the last of each
     assert sum(computed) == 2 * 9 + 2 * (LONG.max_new_tokens - 1)

@@ -71,7 +71,7 @@ class BatchEngine:
         self._end_cancelled()
         chunks: list[Chunk] = []
         try:
-            self._resume(MOMENT_S)
+            self._resume(0)  # who was waited for once does not keep the others again
             drafts = guess_ahead(self._drafter, self._scheduler.running, self._vocab_size)
             chunks = self._scheduler.schedule(drafts)
             for chunk in chunks:
