@@ -483,3 +483,18 @@ def test_the_weights_that_are_judged_are_those_that_are_loaded(tmp_path: Path) -
     with pytest.raises(ModelCorrupt, match="truncated") as caught:
         load_tokenizer_and_model(ModelSpec(str(folder)))
     assert caught.value.file == "model.safetensors"
+
+
+def test_the_first_model_of_a_process_can_be_let_go():
+    """What transformers remembers of its own import once held the first model for ever."""
+    script = (
+        "import gc, weakref\n"
+        "from llm_local.model_loader import load_tokenizer_and_model\n"
+        "from llm_local.specs import ModelSpec\n"
+        "loaded = load_tokenizer_and_model(ModelSpec('starter'))\n"
+        "gone = weakref.ref(loaded.model)\n"
+        "del loaded\n"
+        "gc.collect()\n"
+        "assert gone() is None\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

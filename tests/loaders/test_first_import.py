@@ -18,7 +18,8 @@ def library(tmp_path, monkeypatch):
     (tmp_path / "some_large_library.py").write_text("THINGS = [[n] for n in range(1000)]\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield "some_large_library"
-    sys.modules.pop("some_large_library", None)
+    for name in ("some_large_library", "library_with_an_error"):
+        sys.modules.pop(name, None)
     gc.unfreeze()
     gc.enable()
 
@@ -64,3 +65,24 @@ def test_a_program_without_a_collector_stays_without(library):
     with first_import(library):
         pass
     assert not gc.isenabled()
+
+
+def test_what_a_library_remembers_of_its_import_holds_nothing_of_who_asked(library, tmp_path):
+    """An error kept by the library keeps its stack, and the stack all variables."""
+    (tmp_path / "library_with_an_error.py").write_text(
+        "try:\n    import there_is_no_such_module\nexcept ImportError as error:\n    MISSING = error\n"
+    )
+
+    class Model:
+        pass
+
+    def load():
+        with first_import("library_with_an_error"):
+            import library_with_an_error
+        model = Model()
+        assert library_with_an_error.MISSING
+        return weakref.ref(model)
+
+    gone = load()
+    gc.collect()
+    assert gone() is None
