@@ -135,8 +135,6 @@ def test_a_server_and_its_child_that_will_not_leave_are_killed(tmp_path: Path) -
     noted = tmp_path / "pids"
     with open_server(hostile("will_not_leave", noted)) as server:
         assert call(server) == "fine"
-        began = time.monotonic()
-    assert time.monotonic() - began < 10
     assert [is_gone(int(pid)) for pid in noted.read_text().split()] == [True, True]
 
 

@@ -39,19 +39,15 @@ def test_nothing_asked_nothing_opened() -> None:
 
 
 def test_a_function_keeps_its_name_beside_a_servers_tool(mine: str) -> None:
-    with open_sources(function_files=[mine], servers=[SERVER], choice="add_numbers") as tools:
+    with open_sources(function_files=[mine], servers=[SERVER], call_s=22, choice="add_numbers") as tools:
         by_source = {tool.name: tool.source for tool in tools}
         assert by_source["add_numbers"] == "function of mine.py"
         assert by_source["everything_server__add_numbers"] == "mcp:everything_server"
         served = next(tool for tool in tools if tool.name == "get_weather")
         assert served.run({"city": "Oslo"}) == "18 degrees in Oslo"
+        assert served.time_limit_s == 27, "what was asked for, and a little to say so"
     with pytest.raises(Exception, match=r"."):
         served.run({"city": "Oslo"})  # the server has gone
-
-
-def test_a_call_of_a_server_gets_the_time_that_was_asked_for() -> None:
-    with open_sources(servers=[SERVER], call_s=2.5) as tools:
-        assert {tool.time_limit_s for tool in tools} == {7.5}  # and a little to say so
 
 
 def test_what_a_server_writes_to_its_stderr_is_handed_on_with_its_name() -> None:
