@@ -32,7 +32,7 @@ def test_two_of_one_name_are_refused_with_their_sources() -> None:
 
 def test_a_tool_is_found_by_its_name_or_the_others_are_listed() -> None:
     assert named_tool("more", [ADD, MORE]) is MORE
-    with pytest.raises(InvalidRequest, match="no tool 'nothing'. There are add, more."):
+    with pytest.raises(InvalidRequest, match="no tool 'nothing'. The tools are: add, more."):
         named_tool("nothing", [ADD, MORE])
     with pytest.raises(InvalidRequest, match="none at all"):
         named_tool("add", [])

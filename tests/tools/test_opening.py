@@ -81,7 +81,7 @@ def test_two_functions_of_one_name_and_a_choice_of_none_are_refused(mine: str) -
     with pytest.raises(InvalidRequest, match="Two tools"), open_sources(function_files=[mine, mine]):
         pass
     with (
-        pytest.raises(InvalidRequest, match="There are add_numbers"),
+        pytest.raises(InvalidRequest, match="The tools are: add_numbers"),
         open_sources(function_files=[mine], choice="sub"),
     ):
         pass

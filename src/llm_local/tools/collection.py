@@ -38,5 +38,7 @@ def named_tool(name: str, tools: Iterable[Tool]) -> Tool:
     for tool in tools:
         if tool.name == name:
             return tool
-    offered = f"There are {', '.join(tool.name for tool in tools)}." if tools else "There are none at all."
+    offered = (
+        f"The tools are: {', '.join(tool.name for tool in tools)}." if tools else "There are none at all."
+    )
     raise InvalidRequest(f"There is no tool {name!r}.", offered, param="tools")
