@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine_driving import GREEDY, drain, engine_for, ids_of, request, run
-from llm_local.engine.factory import make_engine
+from llm_local.engine.factory import make_draft, make_engine
 from llm_local.engine.kv_cache import kv_layout
 from llm_local.engine.speculative import NgramDrafter
 from llm_local.options import GenerationOptions
@@ -100,6 +100,24 @@ def test_guesses_wait_with_their_logits():
     assert outcomes[0] == outcomes[1] == outcomes[2]
     assert outcomes[0][1] > 10
     assert outcomes[0][0] == run(engine_for(), *asked(0))
+
+
+@pytest.mark.parametrize("options", [LONG, GenerationOptions(seed=7, max_new_tokens=24)])
+def test_a_draft_model_and_a_prefix_cache_beside_late_masks(options):
+    """Twice the same requests, the second time from the cache; one of them cancelled while it is held."""
+    expected = run(engine_for(), *requests(0, options))
+    draft = make_draft(tiny_model("llama"), context_length=CONTEXT_LENGTH, kv_limit_bytes=None)
+    engine = make_engine(
+        tiny_model("llama"), context_length=CONTEXT_LENGTH, drafter=draft, prefix_cache_bytes=1 << 30
+    )
+    for late in (2, 3):
+        assert run(engine, *requests(late, options)) == expected
+        engine.submit(request("gone", random_prompt(20), options, mask=Late(10**9)))
+        for _ in range(4):
+            engine.step()
+        engine.cancel("gone")
+        drain(engine)
+    assert draft._runner.budget.used_bytes == 0
 
 
 def test_little_memory_and_late_masks():
