@@ -236,6 +236,12 @@ def test_no_option_is_ignored_by_a_loader(acme: Path, tmp_path: Path) -> None:
     [
         ("def claims(path): raise OSError('no disk')", "failed: OSError: no disk"),
         ("def claims(path): return True\ndef load(path, spec): 1 / 0", "failed: ZeroDivisionError"),
+        ("def claims(path): raise SystemExit(3)", "failed: SystemExit: 3"),
+        (
+            "class B:\n    def __bool__(self): 1 / 0\ndef claims(path): return B()",
+            "failed: ZeroDivisionError",
+        ),
+        ("def claims(path): return True\ndef load(path, spec): raise SystemExit", "failed: SystemExit"),
         ("def claims(path): return True\ndef load(path, spec): return 5", "gave no tokenizer and model"),
         ("def claims(path): return True\ndef load(path, spec): return 1, 2", "failed: AttributeError"),
         ("claims = 5", "cannot be used: it has no method claims and no method load"),

@@ -56,7 +56,7 @@ def claim_of(path: Path) -> Claim | None:
     claims = [
         Claim(plugin, loader)
         for plugin, loader in load_plugins(LOADERS, check_plugin)
-        if _guarded(plugin, partial(loader.claims, path))
+        if _guarded(plugin, partial(_claims, loader, path))
     ]
     if len(claims) > 1:
         names = " and ".join(f"the {claim.plugin}" for claim in claims)
@@ -86,15 +86,19 @@ def load_plugged(claim: Claim, spec: ModelSpec, path: Path) -> tuple[Any, Any]:
     for name, (asked, got) in wanted.items():
         if asked not in ("auto", got):
             raise PluginFailed(f"The {claim.plugin} gave a model of {name} {got}, but {asked} was asked for.")
-    return tokenizer, model.eval().requires_grad_(False)
+    return tokenizer, _guarded(claim.plugin, lambda: model.eval().requires_grad_(False))
+
+
+def _claims(loader: WeightLoader, path: Path) -> bool:
+    return bool(loader.claims(path))  # here, because even that is foreign code
 
 
 def _guarded(plugin: Plugin, act: Callable[[], Any]) -> Any:
     try:
         return act()
-    except LocalLLMError:
+    except (LocalLLMError, KeyboardInterrupt):
         raise
-    except Exception as error:  # foreign code may raise anything
+    except BaseException as error:  # foreign code may raise anything, SystemExit too
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
         raise PluginFailed(
             f"The {plugin} failed: {reason}.", "Report it to whoever made that package."
