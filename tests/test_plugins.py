@@ -336,11 +336,12 @@ def test_a_built_in_format_cannot_be_replaced(site: Path) -> None:
     assert find_format("<tool_call>") is next(one for one in FORMATS if one.name == "hermes")
 
 
-def test_a_format_that_fails_over_a_template_is_named(site: Path) -> None:
-    source = ACME["acme_format"].replace('"[ACME]" in source', "1 / 0")
+@pytest.mark.parametrize(("act", "error"), [("1 / 0", "ZeroDivisionError"), ("exit(3)", "SystemExit")])
+def test_a_format_that_fails_over_a_template_is_named(site: Path, act: str, error: str) -> None:
+    source = ACME["acme_format"].replace('"[ACME]" in source', act)
     install(site, "acme-pack", {TOOL_FORMATS: {"acme": "acme_format:FORMAT"}}, {"acme_format": source})
     allow_plugins("acme")
-    with pytest.raises(PluginFailed, match="failed in `fits`: ZeroDivisionError"):
+    with pytest.raises(PluginFailed, match=f"failed in `fits`: {error}"):
         find_format("nothing known")
 
 

@@ -78,5 +78,7 @@ def check_plugin(plugin: Plugin, value: Any) -> ToolFormat:
 def _fits(plugin: Plugin, one: ToolFormat, source: str) -> bool:
     try:
         return bool(one.fits(source))
-    except Exception as error:  # foreign code may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # foreign code may raise anything, SystemExit too
         raise PluginFailed(f"The {plugin} failed in `fits`: {type(error).__name__}: {error}.") from error
