@@ -69,7 +69,8 @@ def test_a_program_without_a_collector_stays_without(library):
 
 def test_what_a_library_remembers_of_its_import_holds_nothing_of_who_asked(library, tmp_path):
     """An error kept by the library keeps its stack, and the stack all variables."""
-    (tmp_path / "library_with_an_error.py").write_text(
+    name = "library_with_an_error"
+    (tmp_path / f"{name}.py").write_text(
         "try:\n    import there_is_no_such_module\nexcept ImportError as error:\n    MISSING = error\n"
     )
 
@@ -77,8 +78,8 @@ def test_what_a_library_remembers_of_its_import_holds_nothing_of_who_asked(libra
         pass
 
     def load():
-        with first_import("library_with_an_error"):
-            found = importlib.import_module("library_with_an_error")
+        with first_import(name):
+            found = importlib.import_module(name)
         model = Model()
         assert found.MISSING
         return weakref.ref(model)
