@@ -29,7 +29,7 @@ from llm_local.loaders.packed_keys import read_ahead
 from llm_local.loaders.plugged import Claim, claim_of, load_plugged
 from llm_local.loaders.safetensors import Weights, read_weights
 from llm_local.logs import adopt_library_logs
-from llm_local.specs import ModelInfo, ModelSpec, PackedBits
+from llm_local.specs import ModelInfo, ModelSpec
 from llm_local.store.names import STARTER, ModelName, did_you_mean, parse_name
 from llm_local.store.selection import CONFIG
 from llm_local.store.snapshots import find_local, local_models
@@ -134,11 +134,10 @@ def load_tokenizer_and_model(
         spec, path = resolved.spec, resolved.path
     if not path.is_dir():
         raise ModelNotFound(f"There is no directory {str(path)!r}.")
-    # In a list that is emptied in the end: something that the first load imports keeps this frame for ever.
-    use = [use_model(path)]
+    use = use_model(path)
     claim = claim_of(path)
     if claim is not None:
-        return replace(_load_by_plugin(claim, spec, path, began), use=use.pop())
+        return replace(_load_by_plugin(claim, spec, path, began), use=use)
     config = read_config(path)
     defaults = generation_defaults(path)
     window = context_length(config.values, spec.context_length)
@@ -171,7 +170,7 @@ def load_tokenizer_and_model(
         time.perf_counter() - began,
         tuple(filter(None, (placement.notice, *found.notices))),
         found.keep,
-        use.pop(),
+        use,
     )
 
 
@@ -189,6 +188,7 @@ def _whole_start(
     # Later still: transformers takes two seconds, and a model that does not fit is refused by now.
     with first_import("transformers.modeling_utils"):
         from llm_local.loaders.causal_lm import Checkpoint, load_tokenizer, make_config
+        from llm_local.loaders.model_facts import describe_model
         from llm_local.loaders.prepared import Start
 
     adopt_library_logs()
@@ -197,7 +197,7 @@ def _whole_start(
     tokenizer = load_tokenizer(path, made, trust_remote_code=trust)
     checkpoint = Checkpoint(path, files.config, made, files.weights)
     model, told, stored = _load_model(checkpoint, spec, placement, report)
-    info = _describe(spec, path, tokenizer, model, window, placement.bits)
+    info = describe_model(spec, path, tokenizer, model, window, placement.bits)
     return Start(tokenizer, model, info, told, stored)
 
 
@@ -250,7 +250,10 @@ def _load_by_plugin(claim: Claim, spec: ModelSpec, path: Path, began: float) -> 
     config = read_config(path)
     window = context_length(config.values, spec.context_length)
     tokenizer, model = load_plugged(claim, spec, path)
-    info = _describe(spec, path, tokenizer, model, window, "none")
+    # Late: it imports torch, as the plug-in has done by now.
+    from llm_local.loaders.model_facts import describe_model
+
+    info = describe_model(spec, path, tokenizer, model, window)
     ends = end_token_ids(path, config.values, tokenizer, info.vocab_size)
     notice = f"Loaded by the {claim.plugin}."
     return LoadedModel(
@@ -271,25 +274,3 @@ def _load_model(
 
     loaded = load_quantized(checkpoint, spec, placement, report)
     return loaded.model, loaded.notices, loaded.stored
-
-
-def _describe(
-    spec: ModelSpec, path: Path, tokenizer: Any, model: Any, window: int, bits: PackedBits
-) -> ModelInfo:
-    # Late: it imports torch.
-    from llm_local.loaders.weight_count import count_weights
-
-    num_parameters, weight_bytes = count_weights(model)
-    return ModelInfo(
-        ref=spec.ref,
-        path=str(path),
-        architecture=type(model).__name__,
-        num_parameters=num_parameters,
-        weight_bytes=weight_bytes,
-        dtype=str(model.dtype).removeprefix("torch."),
-        device=str(model.device),
-        context_length=window,
-        vocab_size=int(model.get_output_embeddings().weight.shape[0]),
-        has_chat_template=bool(getattr(tokenizer, "chat_template", None)),
-        quantization=bits,
-    )

@@ -17,28 +17,15 @@ import pytest
 from llm_local.cli.main import main
 from llm_local.store import servers
 from llm_local.store.servers import Registration, running_servers, servers_folder
+from serving import Start, starting_servers
 
 ROOT = Path(__file__).parents[2]
-CHILD = ROOT / "tests" / "serving_child.py"
-Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    children: list[subprocess.Popen[str]] = []
-
-    def begin(*words: object) -> subprocess.Popen[str]:
-        child = subprocess.Popen(
-            [sys.executable, str(CHILD), *map(str, words)], stdout=subprocess.PIPE, text=True
-        )
-        children.append(child)
-        assert child.stdout is not None and child.stdout.readline() == "ready\n"
-        return child
-
-    yield begin
-    for child in children:
-        child.kill()
-        child.communicate()
+    with starting_servers() as begin:
+        yield begin
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -24,28 +24,13 @@ from llm_local.store.servers import (
     servers_folder,
     wait_until_gone,
 )
-
-CHILD = Path(__file__).parents[1] / "serving_child.py"
-Start = Callable[..., subprocess.Popen[str]]
+from serving import Start, starting_servers
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts servers that are on the list when it returns; none is left behind."""
-    children: list[subprocess.Popen[str]] = []
-
-    def begin(*words: object) -> subprocess.Popen[str]:
-        child = subprocess.Popen(
-            [sys.executable, str(CHILD), *map(str, words)], stdout=subprocess.PIPE, text=True
-        )
-        children.append(child)
-        assert child.stdout is not None and child.stdout.readline() == "ready\n"
-        return child
-
-    yield begin
-    for child in children:
-        child.kill()
-        child.communicate()
+    with starting_servers() as begin:
+        yield begin
 
 
 @pytest.fixture

@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Final, get_args
 from llm_local.cli.version import versions
 from llm_local.config import Config, load_config
 from llm_local.errors import InvalidRequest
-from llm_local.logs import configure_logging
-from llm_local.plugins import allow_plugins
-from llm_local.privacy import apply_privacy_defaults
 from llm_local.settings.declarations import SETTINGS
 from llm_local.specs import Kernels
 from llm_local.terminal.flags import add_setting_flags, setting_flags
+from llm_local.terminal.process import prepare_process
 from llm_local.terminal.progress import ProgressReporter
 from llm_local.terminal.streams import AnswerWriter, Messages
 
@@ -117,10 +115,7 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
     config = load_config(setting_flags(args))
     for warning in config.warnings:
         messages.note(f"warning: {warning}")
-    apply_privacy_defaults(os.environ)
-    os.environ.update(config.hub_environment())
-    configure_logging(config.log_level, secrets=config.secrets)
-    allow_plugins(config.plugins)
+    prepare_process(config)
     if args.threads is not None:  # read when torch is imported, which is later
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the report, whatever a library prints

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from llm_local.config import Config, load_config
 from llm_local.errors import InvalidRequest
 from llm_local.generation.choices import Decision, DecisionOptions, Normalize, check_choices
-from llm_local.logs import configure_logging
 from llm_local.messages import Message
-from llm_local.plugins import allow_plugins
-from llm_local.privacy import apply_privacy_defaults
 from llm_local.terminal.flags import add_setting_flags, setting_flags
 from llm_local.terminal.piped_input import compose_prompt, decode_argument, decode_input, read_input
+from llm_local.terminal.process import prepare_process
 from llm_local.terminal.progress import ProgressReporter
 from llm_local.terminal.streams import STDIN, AnswerWriter, Messages
+from llm_local.terminal.tables import aligned
 
 if TYPE_CHECKING:
     from llm_local.terminal.asking import OpenModel
@@ -110,10 +109,7 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
     notices = [one for one in (*notices, notice) if one]
     for one in notices:
         messages.note(one)
-    apply_privacy_defaults(os.environ)
-    os.environ.update(config.hub_environment())
-    configure_logging(config.log_level, secrets=config.secrets)
-    allow_plugins(config.plugins)
+    prepare_process(config)
     progress = ProgressReporter(messages)
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
@@ -225,9 +221,8 @@ def _output(args: argparse.Namespace, decision: Decision, model: OpenModel, noti
 
 
 def _table(decision: Decision) -> str:
-    rows = [("probability", "logprob", "choice")]
-    rows += [(f"{one.probability:.4f}", f"{one.logprob:.3f}", _line(one.text)) for one in decision.ranked]
-    return "".join(f"{first:>11}  {second:>8}  {text}\n" for first, second, text in rows)
+    rows = [(f"{one.probability:.4f}", f"{one.logprob:.3f}", _line(one.text)) for one in decision.ranked]
+    return aligned(("probability", "logprob", "choice"), rows, right={0, 1})
 
 
 def _as_object(decision: Decision, model: OpenModel, notices: list[str]) -> dict[str, Any]:

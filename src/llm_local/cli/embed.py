@@ -18,12 +18,11 @@ from llm_local.config import Config, load_config
 from llm_local.embedding.batches import BATCH_TOKENS, GPU_BATCH_TOKENS
 from llm_local.embedding.layout import POOLING_MODES
 from llm_local.errors import InvalidRequest
-from llm_local.logs import configure_logging
 from llm_local.options import Bound
-from llm_local.privacy import apply_privacy_defaults
 from llm_local.terminal.exit_codes import OK
 from llm_local.terminal.flags import add_setting_flags, number_reader, setting_flags
 from llm_local.terminal.piped_input import decode_argument
+from llm_local.terminal.process import prepare_process
 from llm_local.terminal.progress import ProgressReporter
 from llm_local.terminal.signals import StopSignals
 from llm_local.terminal.streams import STDIN, STDOUT, AnswerWriter, Messages
@@ -134,9 +133,7 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> i
     notices += [one for one in (inputs.notice, skipped(inputs)) if one]
     for one in notices:
         messages.note(one)
-    apply_privacy_defaults(os.environ)
-    os.environ.update(config.hub_environment())
-    configure_logging(config.log_level, secrets=config.secrets)
+    prepare_process(config)
     with (
         contextlib.redirect_stdout(sys.stderr),
         _stop_signals(messages) as signals,

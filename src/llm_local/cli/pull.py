@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from llm_local.config import Config, load_config
 from llm_local.errors import HubUnavailable, InvalidRequest
-from llm_local.logs import configure_logging
-from llm_local.privacy import apply_privacy_defaults
 from llm_local.terminal.flags import add_setting_flags, setting_flags
+from llm_local.terminal.process import prepare_process
 from llm_local.terminal.progress import format_bytes
 from llm_local.terminal.sanitize import sanitize_line
 from llm_local.terminal.streams import AnswerWriter, Messages
@@ -113,9 +111,7 @@ def hub_of(config: Config, mirror: str | None, messages: Messages) -> Source:
     Raises:
         HubUnavailable: it is switched off. ConfigError: an address or a token cannot be used.
     """
-    apply_privacy_defaults(os.environ)
-    os.environ.update(config.hub_environment())
-    configure_logging(config.log_level, secrets=config.secrets)
+    prepare_process(config)
     for warning in config.warnings:
         messages.note(warning)
     if config.offline:

@@ -18,8 +18,8 @@ from llm_local.loaders.architectures import choose_encoder
 from llm_local.loaders.causal_lm import Checkpoint, load_tokenizer, load_weights, make_config
 from llm_local.loaders.configuration import check_layers, context_length, read_config
 from llm_local.loaders.devices import place
+from llm_local.loaders.model_facts import describe_model
 from llm_local.loaders.safetensors import read_weights
-from llm_local.loaders.weight_count import count_weights
 from llm_local.logs import adopt_library_logs
 from llm_local.specs import ModelInfo, ModelSpec
 
@@ -92,7 +92,7 @@ def load_encoder(
             f"{spec.ref} comes with code of its own, which is never run; its embeddings are made by the "
             f"{cls.__name__} of transformers, and its authors' may differ."
         )
-    info = _describe(spec, folder, tokenizer, model, window)
+    info = describe_model(spec, folder, tokenizer, model, window)
     told = tuple(filter(None, notices))
     return LoadedEncoder(tokenizer, model, info, causal, time.perf_counter() - began, told)
 
@@ -128,19 +128,3 @@ def _window(places: int, tokenizer: Any, max_tokens: int | None, asked: int | No
             param="context_length",
         )
     return asked
-
-
-def _describe(spec: ModelSpec, folder: Path, tokenizer: Any, model: Any, window: int) -> ModelInfo:
-    num_parameters, weight_bytes = count_weights(model)
-    return ModelInfo(
-        ref=spec.ref,
-        path=str(folder),
-        architecture=type(model).__name__,
-        num_parameters=num_parameters,
-        weight_bytes=weight_bytes,
-        dtype=str(model.dtype).removeprefix("torch."),
-        device=str(model.device),
-        context_length=window,
-        vocab_size=int(model.get_input_embeddings().weight.shape[0]),
-        has_chat_template=bool(getattr(tokenizer, "chat_template", None)),
-    )

@@ -5,6 +5,7 @@ No torch here: the name is known while it still has to be imported.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -40,10 +41,14 @@ def pack_key(config: Mapping[str, Any], weights: Weights, bits: PackedBits) -> s
     A file is what the hub's digest says, or else this inode; with its size and its times, which no edit leaves alone.
     """
     files = [file_identity(path) for path in weights.files]
-    rules = hashlib.sha256(b"".join(path.read_bytes() for path in _RULES)).hexdigest()
-    versions = (rules, layout.ABI_VERSION, importlib.metadata.version("transformers"))
+    versions = (_rules_digest(), layout.ABI_VERSION, importlib.metadata.version("transformers"))
     text = json.dumps([versions, bits, files, config], sort_keys=True, default=str)
     return f"{bits}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+@functools.cache
+def _rules_digest() -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in _RULES)).hexdigest()
 
 
 def read_ahead(spec: ModelSpec, config: Mapping[str, Any], weights: Weights) -> None:

@@ -40,9 +40,8 @@ Describe = Callable[[Sequence[Span]], tuple[dict[str, Any], torch.Tensor] | None
 _LIBRARIES: Final = ("tokenizers", "torch", "transformers")
 # What decides what is kept, and reads it.
 _CODE: Final = ("engine/**/*.py", "kernels/**/*.py", "loaders/**/*.py", "model_loader.py", "specs.py")
-_TEMPLATES: Final = (
-    "additional_chat_templates"  # the one folder beside the weights that a tokenizer is made of
-)
+# The one folder beside the weights that a tokenizer is made of.
+_TEMPLATES: Final = "additional_chat_templates"
 
 
 @dataclass(frozen=True, slots=True)

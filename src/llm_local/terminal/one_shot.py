@@ -16,17 +16,15 @@ from typing import TYPE_CHECKING, Any
 from llm_local.config import Config, load_config
 from llm_local.errors import InvalidRequest, LocalLLMError
 from llm_local.events import Delta, Event, Finish, Progress, fold
-from llm_local.logs import configure_logging
 from llm_local.messages import ToolCall
 from llm_local.options import GenerationOptions
-from llm_local.plugins import allow_plugins
-from llm_local.privacy import apply_privacy_defaults
 from llm_local.terminal.asking import OpenModel, open_model, prepare_question
 from llm_local.terminal.batch import BatchRun
 from llm_local.terminal.constraint_flags import check_given_constraint
 from llm_local.terminal.exit_codes import BROKEN_PIPE, OK, RUNTIME_FAILURE, error_line, exit_code
 from llm_local.terminal.flags import check_batch_flags, request_options, setting_flags
 from llm_local.terminal.piped_input import compose_prompt, decode_argument, decode_input, read_input
+from llm_local.terminal.process import prepare_process
 from llm_local.terminal.progress import ProgressReporter
 from llm_local.terminal.report import RunReport, error_object, joined_replies
 from llm_local.terminal.signals import StopSignals
@@ -129,12 +127,9 @@ class OneShot:
                     "--system-prompt has no place with --raw.", "Drop one of the two.", param="system_prompt"
                 )
             self._notice(f"SYSTEM_PROMPT (from {config.origin('system_prompt')}) is not used with --raw.")
-        apply_privacy_defaults(os.environ)
-        os.environ.update(config.hub_environment())
-        configure_logging(config.log_level, secrets=config.secrets)
+        prepare_process(config)
         for warning in config.warnings:
             self._notice(warning)
-        allow_plugins(config.plugins)
         return config
 
     def _read_prompt(self, args: argparse.Namespace) -> str:

@@ -13,8 +13,7 @@ from typing import Final
 
 from llm_local.config import load_config
 from llm_local.errors import HubUnavailable
-from llm_local.plugins import allow_plugins
-from llm_local.privacy import apply_privacy_defaults
+from llm_local.terminal.process import prepare_process
 
 __all__ = ["NOBODY", "attempt", "load"]
 
@@ -29,9 +28,7 @@ def load(model: str) -> None:
         LocalLLMError: it cannot be found, read or held in memory.
     """
     config = load_config({"model_id": model})
-    apply_privacy_defaults(os.environ)
-    os.environ.update(config.hub_environment())
-    allow_plugins(config.plugins)
+    prepare_process(config)
     # Late: it imports torch, and libraries must not be imported before the lines above.
     from llm_local.model_loader import load_tokenizer_and_model, resolve_model
 
