@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 
 from llm_local.engine.protocol import EngineStep, PrefillStep, SequenceReport, TokenRequest, TokenStep
 from llm_local.errors import LocalLLMError
-from llm_local.events import Timings, TokenLogprob, Usage
+from llm_local.events import Event, Finish, Timings, TokenLogprob, Usage
 
 
 class ByteTokenizer:
@@ -115,3 +116,24 @@ class ScriptedEngine:
         request, _, done = self._active.pop(sequence_id)
         usage = Usage(prompt_tokens=len(request.prompt_ids), completion_tokens=len(done))
         return TokenStep(sequence_id, report=SequenceReport(usage, Timings()), **fields)
+
+
+class ScriptedStream:
+    """Replays the events of a reply, or raises what is among them; `cancel` puts the end of a cancelled one behind."""
+
+    def __init__(self, events: Iterable[Event | LocalLLMError]) -> None:
+        self._events = iter(events)
+        self.cancelled = False
+
+    def __iter__(self) -> Iterator[Event]:
+        for event in self._events:
+            if self.cancelled:
+                yield Finish("cancelled", Usage(3, 0, 1), Timings())
+                return
+            if isinstance(event, LocalLLMError):
+                raise event
+            yield event
+
+    def cancel(self) -> None:
+        """Only sets a flag, as the real one."""
+        self.cancelled = True

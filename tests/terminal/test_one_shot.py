@@ -6,13 +6,14 @@ import argparse
 import errno
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from fakes import ScriptedStream
 from llm_local.config import Config
 from llm_local.errors import ContextLengthExceeded, EngineError, InvalidRequest, LocalLLMError, ModelNotFound
 from llm_local.events import Delta, Event, Finish, Progress, Timings, Usage
@@ -29,26 +30,6 @@ from terminal.test_flags import script  # noqa: F401  (a fixture)
 
 INFO = ModelInfo("starter", "/x", "llama", 3, 6, "float32", "cpu", 100, 512, True)
 END = Finish("stop", Usage(3, 0, 2), Timings())
-
-
-class FakeStream:
-    """Replays events; `cancel` replaces what is left by the end of a cancelled stream."""
-
-    def __init__(self, events: Iterable[Event | LocalLLMError]) -> None:
-        self._events = iter(events)
-        self.cancelled = False
-
-    def __iter__(self) -> Iterator[Event]:
-        for event in self._events:
-            if self.cancelled:
-                yield Finish("cancelled", Usage(3, 0, 1), Timings())
-                return
-            if isinstance(event, LocalLLMError):
-                raise event
-            yield event
-
-    def cancel(self) -> None:
-        self.cancelled = True
 
 
 class FakeGenerator:
@@ -77,8 +58,8 @@ class FakeGenerator:
             prompt_text=f"<{asked}>\n", prompt_ids=(1, 2, 3), options=options, notices=self.notices
         )
 
-    def stream(self, prepared: Any) -> FakeStream:
-        return FakeStream(self.events)
+    def stream(self, prepared: Any) -> ScriptedStream:
+        return ScriptedStream(self.events)
 
 
 class Bench:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fakes import ScriptedStream
 from llm_local.errors import ContextLengthExceeded, EngineError, LocalLLMError
 from llm_local.events import (
     Completion,
@@ -33,7 +34,7 @@ from llm_local.terminal.streams import AnswerWriter, Messages
 from llm_local.terminal.tool_run import tool_line
 from terminal.fake_streams import FakeRaw
 from terminal.test_flags import script  # noqa: F401  (a fixture)
-from terminal.test_one_shot import INFO, FakeGenerator, FakeStream
+from terminal.test_one_shot import INFO, FakeGenerator
 
 ADD = ToolCall("abcdefghi", "add", {"a": 1, "b": 2})
 FILE = """
@@ -78,11 +79,11 @@ class Rounds(FakeGenerator):
         self.tools = [tool.name for tool in tools]
         return super().prepare_chat(messages, options, reserve_explicit=reserve_explicit)
 
-    def stream(self, prepared: Any) -> FakeStream:
+    def stream(self, prepared: Any) -> ScriptedStream:
         events = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
         if isinstance(events, list) and isinstance(events[0], ContextLengthExceeded):
             raise events[0]
-        return FakeStream(events)
+        return ScriptedStream(events)
 
 
 class Bench:

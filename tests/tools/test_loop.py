@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from fakes import ScriptedStream
 from llm_local.errors import ContextLengthExceeded, EngineError, InvalidRequest, LocalLLMError
 from llm_local.events import Delta, Event, Finish, Timings, ToolCallEvent, ToolResult, ToolStarted, Usage
 from llm_local.messages import Message, ToolCall, ToolDefinition
@@ -46,26 +47,6 @@ def one_and_two(number: int = 1) -> ToolCall:
     return ToolCall(f"id{number}", "add", {"a": 1, "b": 2})
 
 
-class FakeStream:
-    """Replays events; after `cancel` comes nothing but the end."""
-
-    def __init__(self, events: Sequence[Event | LocalLLMError]) -> None:
-        self._events = events
-        self.cancelled = False
-
-    def __iter__(self) -> Iterator[Event]:
-        for event in self._events:
-            if self.cancelled:
-                yield Finish("cancelled", Usage(10, 0, 1), Timings())
-                return
-            if isinstance(event, LocalLLMError):
-                raise event
-            yield event
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
 class FakeGenerator:
     """One scripted reply after the other; the last one for ever."""
 
@@ -74,16 +55,16 @@ class FakeGenerator:
         self.messages: list[list[Message]] = []
         self.options: list[GenerationOptions] = []
         self.tools: list[Sequence[ToolDefinition]] = []
-        self.streams: list[FakeStream] = []
+        self.streams: list[ScriptedStream] = []
 
     def __call__(
         self, messages: Sequence[Message], options: GenerationOptions, *, tools: Sequence[ToolDefinition]
-    ) -> FakeStream:
+    ) -> ScriptedStream:
         self.messages.append(list(messages))
         self.options.append(options)
         self.tools.append(tools)
         events = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
-        self.streams.append(FakeStream(events))
+        self.streams.append(ScriptedStream(events))
         return self.streams[-1]
 
 
