@@ -25,7 +25,8 @@ FLOORS: Mapping[str, int] = {
     **dict.fromkeys(("generator", "generation", "embedder", "embedding"), 6),
     **dict.fromkeys(("runtime", "service"), 7),
     **dict.fromkeys(("chat", "tools", "rag", "finetuning", "bench", "terminal"), 8),
-    **dict.fromkeys(("chat_cli", "chat_cli_rich", "api_server", "api", "cli", "web", "__main__"), 9),
+    **dict.fromkeys(("repl",), 9),
+    **dict.fromkeys(("chat_cli", "chat_cli_rich", "api_server", "api", "cli", "web", "__main__"), 10),
 }
 
 # Modules without a folder that make up one room and may import each other.
@@ -57,6 +58,7 @@ _TORCH_ROOMS = (
 )
 _HUB_ONLY = ("store.hub",)
 _TERMINALS = ("terminal", "chat_cli_rich", "cli")
+_SERVER = ("api", "api_server")
 
 # Which rooms (or single modules) may import a library, at the top of a module or inside a function.
 ZONES: Mapping[str, tuple[str, ...]] = {
@@ -69,7 +71,8 @@ ZONES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("pydantic",), ("api", "tools")),
     **dict.fromkeys(("dotenv",), ("settings",)),
     **dict.fromkeys(("mcp",), ("tools",)),
-    **dict.fromkeys(("fastapi", "starlette", "uvicorn"), ("api", "api_server")),
+    **dict.fromkeys(("fastapi", "fastapi_offline", "starlette", "sse_starlette", "uvicorn", "limits"), _SERVER),
+    **dict.fromkeys(("prometheus_client",), ("runtime",)),
     **dict.fromkeys(("rich", "prompt_toolkit"), _TERMINALS),
     **dict.fromkeys(("sqlite3",), ("conversations", "rag")),
 }
