@@ -17,7 +17,7 @@ PACKAGE = "llm_local"
 # The first part of a module's name under the package is its room; the table is docs/architecture.md in code.
 FLOORS: Mapping[str, int] = {
     **dict.fromkeys(("", "errors", "messages", "options", "events", "specs"), 0),
-    **dict.fromkeys(("config", "settings", "logs", "privacy", "plugins"), 1),
+    **dict.fromkeys(("config", "settings", "logs", "privacy", "plugins", "home", "locks"), 1),
     **dict.fromkeys(("store", "conversations"), 2),
     **dict.fromkeys(("text", "constraints", "sampling", "kernels"), 3),
     **dict.fromkeys(("loaders", "model_loader"), 4),
@@ -71,7 +71,9 @@ ZONES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("pydantic",), ("api", "tools")),
     **dict.fromkeys(("dotenv",), ("settings",)),
     **dict.fromkeys(("mcp",), ("tools",)),
-    **dict.fromkeys(("fastapi", "fastapi_offline", "starlette", "sse_starlette", "uvicorn", "limits"), _SERVER),
+    **dict.fromkeys(
+        ("fastapi", "fastapi_offline", "starlette", "sse_starlette", "uvicorn", "limits"), _SERVER
+    ),
     **dict.fromkeys(("prometheus_client",), ("runtime",)),
     **dict.fromkeys(("rich", "prompt_toolkit"), _TERMINALS),
     **dict.fromkeys(("sqlite3",), ("conversations", "rag")),

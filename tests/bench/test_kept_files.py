@@ -158,7 +158,7 @@ def test_a_file_system_without_locks_is_bounded_too(
     def refuse(*arguments: object, **options: object) -> bool:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("llm_local.store.locks.try_lock", refuse)
+    monkeypatch.setattr("llm_local.locks.try_lock", refuse)
     monkeypatch.setattr(kept_files, "try_lock", refuse)
     for moment, name in enumerate(("a", "b", "c")):
         os.utime(kept.have(name, 100, file_of(100)), (moment, moment))

@@ -15,8 +15,8 @@ import pytest
 from gguf_files import small_gguf
 from hub_cache import add_model, everything_under, model_files
 from llm_local.cli.main import VERBS, find_verb
+from llm_local.locks import locked
 from llm_local.store.library import starter_folder
-from llm_local.store.locks import locked
 from llm_local.store.snapshots import RepoCache, cache_folder
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"

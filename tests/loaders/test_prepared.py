@@ -13,6 +13,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from llm_local.generator import TextGenerator
+from llm_local.home import cache_home
 from llm_local.loaders import mapped_pages, packed_file, prepared
 from llm_local.loaders.decoder_image import DecoderImage, Span
 from llm_local.loaders.mapped_pages import map_file, mapped_spans
@@ -21,7 +22,6 @@ from llm_local.messages import Message
 from llm_local.model_loader import LoadedModel, load_tokenizer_and_model, resolve_model
 from llm_local.options import Constraint, GenerationOptions
 from llm_local.specs import ModelSpec
-from llm_local.store.home import cache_home
 from tiny_checkpoints import edit_json, save_checkpoint
 
 GREEDY = GenerationOptions(temperature=0, max_new_tokens=24)

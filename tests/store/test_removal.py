@@ -15,11 +15,11 @@ from gguf_files import small_gguf
 from hub_cache import COMMIT, OTHER_COMMIT, add_model, everything_under, model_files
 from llm_local.errors import Busy, InvalidRequest, LocalLLMError, ModelNotFound
 from llm_local.events import Progress
+from llm_local.locks import locked
 from llm_local.model_loader import load_tokenizer_and_model
 from llm_local.specs import ModelSpec
 from llm_local.store.given_names import given_names
 from llm_local.store.library import find_model, list_models, starter_folder
-from llm_local.store.locks import locked
 from llm_local.store.naming import copy_model, import_model
 from llm_local.store.pulling import pull
 from llm_local.store.removal import Removed, remove_models

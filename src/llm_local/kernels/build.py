@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Final
 
 from llm_local.errors import LocalLLMError
+from llm_local.home import cache_home
 from llm_local.kernels.compiler import BuildFailed, Compiler, find_compiler
-from llm_local.store.home import cache_home
-from llm_local.store.locks import locked
+from llm_local.locks import locked
 
 __all__ = [
     "PREBUILT",

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from llm_local.loaders.packed_file import DamagedPack, PackedTensors, Write, open_packed, write_packed
 from llm_local.loaders.packing import Layout
-from llm_local.store.locks import LockTimeout, locked, try_lock
+from llm_local.locks import LockTimeout, locked, try_lock
 
 __all__ = ["CacheUnusable", "PackedCache"]
 

@@ -16,10 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from llm_local.home import cache_home
 from llm_local.kernels import layout
 from llm_local.loaders.safetensors import Weights
 from llm_local.specs import ModelSpec, PackedBits
-from llm_local.store.home import cache_home
 
 __all__ = ["file_identity", "pack_key", "packed_folder", "read_ahead"]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from llm_local.errors import ModelCorrupt, StorageError
+from llm_local.locks import locked
 from llm_local.store.digests import RunningDigest, file_matches
-from llm_local.store.locks import locked
 from llm_local.store.retries import Retries, TransientError
 
 __all__ = [

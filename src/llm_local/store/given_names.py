@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from llm_local.store.home import data_home
+from llm_local.home import data_home
 
 __all__ = [
     "GivenName",

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from llm_local.store.home import state_home
-from llm_local.store.locks import POLL_S, try_lock
+from llm_local.home import state_home
+from llm_local.locks import POLL_S, try_lock
 from llm_local.store.processes import process_start, terminate
 
 __all__ = [

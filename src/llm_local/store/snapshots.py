@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from llm_local.errors import ModelCorrupt
-from llm_local.store.locks import locked
+from llm_local.locks import locked
 from llm_local.store.names import safe_join
 from llm_local.store.selection import CONFIG, INDEX, WEIGHTS, has_tokenizer
 from llm_local.store.weight_index import shard_names

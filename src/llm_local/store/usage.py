@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from llm_local.errors import Busy, StorageError
-from llm_local.store.locks import try_lock
+from llm_local.locks import try_lock
 from llm_local.store.snapshots import RepoCache, cache_folder
 
 __all__ = ["ModelUse", "alone_with", "use_model", "using"]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llm_local.errors import Busy, InvalidRequest, StorageError
-from llm_local.store.locks import try_lock
+from llm_local.locks import try_lock
 from llm_local.terminal.batch_lines import BatchLine
 from llm_local.terminal.sanitize import replace_surrogates
 

@@ -14,10 +14,10 @@ from llm_local.bench.peers.process import HelperProcess, own_environment
 from llm_local.bench.peers.vocabulary import byte_vocabulary
 from llm_local.bench.subjects import Subject
 from llm_local.errors import StorageError
+from llm_local.home import cache_home
 from llm_local.loaders.published_shapes import PUBLISHED_SHAPES
 from llm_local.model_loader import resolve_model
 from llm_local.specs import ModelSpec
-from llm_local.store.home import cache_home
 from llm_local.store.names import STARTER
 
 __all__ = ["GGUF_FORMATS", "cache_folder", "gguf_file", "model_folder"]

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from llm_local.store.locks import locked, try_lock
+from llm_local.locks import locked, try_lock
 
 __all__ = ["KEPT_BYTES", "KeptFiles"]
 

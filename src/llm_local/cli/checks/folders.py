@@ -11,8 +11,8 @@ from typing import Final
 
 from llm_local.cli.checks.check import Check
 from llm_local.config import Config
+from llm_local.home import cache_home, state_home
 from llm_local.kernels.build import cache_folder as kernels_folder
-from llm_local.store.home import cache_home, state_home
 from llm_local.store.snapshots import cache_folder as models_folder
 
 __all__ = ["check_folder", "check_folders", "held_bytes"]

@@ -18,13 +18,13 @@ import pytest
 from llm_local.errors import StorageError
 from llm_local.kernels import build
 from llm_local.loaders.packed_cache import CacheUnusable, PackedCache
+from llm_local.locks import LockTimeout, locked, try_lock
 from llm_local.store.download import storage_errors
-from llm_local.store.locks import LockTimeout, locked, try_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from llm_local.store.locks import locked
+from llm_local.locks import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
@@ -34,7 +34,7 @@ with locked(Path(sys.argv[1])):
 COUNT = """
 import sys, time
 from pathlib import Path
-from llm_local.store.locks import locked
+from llm_local.locks import locked
 folder = Path(sys.argv[1])
 for _ in range(5):
     with locked(folder / "lock"):
