@@ -8,6 +8,7 @@ with PtyTerminal([sys.executable, "-m", "llm_local.chat_cli"]) as terminal:
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -104,10 +105,8 @@ class PtyTerminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait(10)
         self._stopped.set()
         self._reader.join(10)

@@ -72,6 +72,10 @@ class ChatInput(Protocol):
     def interactive(self) -> bool:
         """True when a person types; False for a pipe or a file, where each line is one turn."""
 
+    @property
+    def can_edit(self) -> bool:
+        """True when `PromptContext.initial` is put into the line."""
+
     def read(self, context: PromptContext) -> str:
         """The next input, of one or several lines, without its last line end. It may be empty.
 
@@ -128,6 +132,12 @@ class ChatView(Protocol):
 
     def markdown(self, text: str) -> None:
         """What a command has to show: a text in Markdown, perhaps by a model."""
+
+    def verbatim(self, text: str) -> None:
+        """What a command has to show exactly as it is, such as a prompt."""
+
+    def copy(self, text: str) -> bool:
+        """Put a text of ours or of a model into the clipboard; False where this terminal cannot."""
 
     def error(self, error: BaseException) -> None:
         """What went wrong, in one line; the chat goes on."""
