@@ -24,6 +24,7 @@ from llm_local.generation.offers import check_raw, offered_tools
 from llm_local.generation.requests import PreparedRequest, make_ready
 from llm_local.generation.scoring import Scorer
 from llm_local.generation.streams import EventStream, StepReader
+from llm_local.generation.tokens import TokenView
 from llm_local.messages import Message, ToolDefinition, check_text
 from llm_local.model_loader import LoadedModel
 from llm_local.options import GenerationOptions
@@ -47,7 +48,8 @@ class TextGenerator:
 
     `defaults` apply where a call brings no options of its own; `draft` is a smaller model of the same vocabulary that
     guesses ahead; `driver` decides which thread the engine runs in. `engine` replaces the real one in tests.
-    `runs_as` says for people what computes the forward passes; `decisions` is for whoever drives the engine itself.
+    `runs_as` says for people what computes the forward passes; `decisions` is for whoever drives the engine itself, and
+    `tokens` shows what the tokenizer makes of texts.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class TextGenerator:
         self._masks = RequestMasks(loaded, self._template, self._reply)
         self._new_id = map(str, itertools.count(1)).__next__
         self._scorer = Scorer(loaded, self._template, self._driver, self._new_id)
+        self.tokens = TokenView(loaded.tokenizer, loaded.info)
         self.decisions = Decider(loaded, self._template, self._driver, self._new_id)
 
     def prepare_chat(
@@ -128,6 +131,19 @@ class TextGenerator:
         check_raw(options)
         rendered = RenderedPrompt(prompt, tuple(self._loaded.tokenizer(prompt).input_ids))
         prepared = self._prepare(rendered, options, explicit=reserve_explicit)
+        return dataclasses.replace(prepared, continues=True)
+
+    def prepare_ids(
+        self,
+        prompt_ids: Sequence[int],
+        options: GenerationOptions | None = None,
+        *,
+        reserve_explicit: bool = False,
+    ) -> PreparedRequest:
+        """Take token ids as they are. Raises what `prepare_text` does, also for an id that the model does not have."""
+        options = self._defaults if options is None else options
+        check_raw(options)
+        prepared = self._prepare(self.tokens.decoded(prompt_ids), options, explicit=reserve_explicit)
         return dataclasses.replace(prepared, continues=True)
 
     def stream(self, prepared: PreparedRequest) -> EventStream:
