@@ -1,0 +1,346 @@
+"""The bounded line in front of a model: who may run now, who waits where and for how long, and who is refused.
+
+Everything here belongs to one event loop and is not safe from other threads. Nothing is polled: a place that becomes
+free is given away at once, and whoever watches a place is woken when it changed. The order is that of `runtime.order`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from llm_local.errors import Busy, InvalidRequest, LocalLLMError
+from llm_local.options import Bound
+from llm_local.runtime.order import LOWEST_PRIORITY, TOP_PRIORITY, WrittenOrder
+
+__all__ = ["PRIORITY", "Line", "LineLimits", "LineStatistics", "Place", "Ticket", "TicketState"]
+
+TicketState = Literal["waiting", "running", "finished", "cancelled", "timed_out", "refused"]
+
+PRIORITY: Final = Bound(LOWEST_PRIORITY, TOP_PRIORITY, integer=True)
+# What clients obey of a Retry-After: nothing below a second, and hardly more than two minutes.
+RETRY_AFTER_S: Final = (1.0, 120.0)
+# How much the newest measurement weighs in an average that moves on.
+NEWEST_WEIGHT: Final = 0.125
+
+
+@dataclass(frozen=True, slots=True)
+class LineLimits:
+    """- `max_concurrent`: how many run at once; `max_waiting`: how many may wait beside them.
+    - `timeout_s`: the longest wait; `aging_s`: how long the foremost is passed over before it rises by one priority.
+    - `reserved`: the last of the waiting places, which only an owner may take of whom nobody waits yet.
+    """
+
+    max_concurrent: int = 16
+    max_waiting: int = 64
+    timeout_s: float = 300.0
+    aging_s: float = 10.0
+    reserved: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where somebody stands: `position` counts from 1 (next), 0 is let in. `eta_s`: None before anything was measured.
+
+    The estimate is position x the time that a request held its place lately / places: what was measured, no promise.
+    """
+
+    position: int
+    total: int
+    eta_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LineStatistics:
+    """One look at a line. Totals count since it was made; means are of late, in seconds (None: nothing measured)."""
+
+    running: int
+    waiting: int
+    owners: int
+    max_concurrent: int
+    max_waiting: int
+    admitted_total: int
+    finished_total: int
+    cancelled_total: int
+    timed_out_total: int
+    refused_total: int
+    mean_wait_s: float | None
+    mean_run_s: float | None
+    longest_wait_s: float
+    newcomer_eta_s: float | None
+
+
+class Ticket:
+    """A place in a line, from `Line.enter` until `leave()`, which whoever entered must call, whatever happens."""
+
+    def __init__(self, line: Line, owner: str, priority: int, expires: float) -> None:
+        self.owner = owner
+        self.priority = priority
+        self.state: TicketState = "waiting"
+        self.entered = self.admitted = line.clock()
+        self.expires = expires
+        self.number = 0
+        self._line = line
+        self._error: LocalLLMError | None = None
+        self._settled = asyncio.Event()
+
+    @property
+    def place(self) -> Place:
+        """Where it stands now."""
+        return self._line.place(self)
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds from entering until it was let in, or until now."""
+        return (self._line.clock() if self.state == "waiting" else self.admitted) - self.entered
+
+    async def turn(self) -> bool:
+        """Wait until it is let in: True; False when it was cancelled. A task that is cancelled here leaves the line.
+
+        Raises:
+            Busy: kind "queue_timeout": it waited too long; or what the line was closed with.
+        """
+        try:
+            await self._settled.wait()
+        except asyncio.CancelledError:
+            self.leave()
+            raise
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        return self.state in ("running", "finished")
+
+    async def places(self) -> AsyncIterator[Place]:
+        """Where it stands, now and whenever that changes, while it waits. Any number may watch."""
+        last: Place | None = None
+        while self.state == "waiting":
+            changed = self._line.changed
+            place = self.place
+            if place != last:
+                last = place
+                yield place
+            else:
+                await changed.wait()
+
+    def cancel(self) -> bool:
+        """Give up waiting: it is out of the line at once. False, and nothing happens, when it does not wait."""
+        return self._line.settle(self, "cancelled")
+
+    def leave(self) -> None:
+        """Be done, wherever it is: a running one frees its place for the next. Harmless when repeated."""
+        if not self.cancel():
+            self._line.finish(self)
+
+    def settled(self, state: TicketState, error: LocalLLMError | None = None) -> None:
+        """The line says how the waiting ended."""
+        self.state, self._error = state, error
+        self._settled.set()
+
+
+class Line:
+    """The line itself, with a fixed number of places to run in."""
+
+    def __init__(
+        self, limits: LineLimits | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.limits = limits or LineLimits()
+        self.clock = clock
+        self.changed = asyncio.Event()  # set once and replaced, whenever anybody's place may have changed
+        self._order = WrittenOrder(self.limits.aging_s)
+        self._waiting: dict[int, Ticket] = {}
+        self._running: set[Ticket] = set()
+        self._standing: dict[int, int] | None = None  # number to position, as long as it holds
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed_with: LocalLLMError | None = None
+        self._totals = dict.fromkeys(("admitted", "finished", "cancelled", "timed_out", "refused"), 0)
+        self._mean_wait_s: float | None = None
+        self._mean_run_s: float | None = None
+
+    def enter(
+        self,
+        owner: str,
+        *,
+        priority: int = 0,
+        timeout_s: float | None = None,
+        deadline_s: float | None = None,
+    ) -> Ticket:
+        """Take a place, or be refused at once, before anything was done for the request.
+
+        `timeout_s` is the longest wait (at most, and by default, the line's own); `deadline_s` the time for the whole
+        request, which no wait outlasts. Both count from now.
+
+        Raises:
+            Busy: kind "server_busy": the line is full; `retry_after_s` says when a place should be free.
+            InvalidRequest: no such priority, or a time that is not above 0.
+        """
+        PRIORITY.check("priority", priority)
+        now = self.clock()
+        wait_s = min([self.limits.timeout_s, *_times(timeout_s=timeout_s, deadline_s=deadline_s)])
+        if self._closed_with is not None:
+            raise self._closed_with.with_traceback(None)
+        if len(self._running) >= self.limits.max_concurrent and not self._has_room(owner):
+            self._totals["refused"] += 1
+            raise Busy(
+                f"The server is busy: {len(self._running)} requests run and {len(self._waiting)} wait.",
+                "Try again later.",
+                retry_after_s=self.retry_after_s(),
+                kind="server_busy",
+            )
+        ticket = Ticket(self, owner, priority, now + wait_s)
+        ticket.number = self._order.join(owner, priority, now)
+        self._waiting[ticket.number] = ticket
+        self._advance()
+        if ticket.state == "waiting":
+            self._arm()
+        return ticket
+
+    def resize(self, max_concurrent: int) -> None:
+        """Change how many run at once; who runs already is left alone."""
+        self.limits = dataclasses.replace(self.limits, max_concurrent=max_concurrent)
+        self._advance()
+
+    def close(self, error: LocalLLMError) -> None:
+        """Refuse everybody who waits, and whoever comes, with `error`; those who run go on. Harmless when repeated."""
+        self._closed_with = error
+        for ticket in list(self._waiting.values()):
+            self.settle(ticket, "refused", error)
+
+    async def idle(self) -> None:
+        """Wait until nobody runs or waits."""
+        while self._running or self._waiting:
+            await self.changed.wait()
+
+    def place(self, ticket: Ticket) -> Place:
+        """Where a ticket stands now."""
+        if ticket.state != "waiting":
+            return Place(0, len(self._waiting), 0.0)
+        if self._standing is None:
+            standing = self._order.standing(self.clock())
+            self._standing = {number: position for position, number in enumerate(standing, 1)}
+        position = self._standing[ticket.number]
+        return Place(position, len(self._waiting), self._eta_s(position))
+
+    def retry_after_s(self) -> float:
+        """When a refused one should try again: when a quarter of a full line should have been let in.
+
+        Not when the next place should be free, or all who were refused would come back for that one.
+        """
+        run_s = self._mean_run_s
+        if run_s is None:  # nobody is done yet: expect the longest of those who run to run as long again
+            run_s = max((self.clock() - ticket.admitted for ticket in self._running), default=0.0)
+        turns = max(1, self.limits.max_waiting // 4)
+        low, high = RETRY_AFTER_S
+        return min(high, max(low, math.ceil(run_s * turns / self.limits.max_concurrent)))
+
+    def statistics(self) -> LineStatistics:
+        """Everything there is to know of the line now."""
+        now = self.clock()
+        waiting = len(self._waiting)
+        return LineStatistics(
+            running=len(self._running),
+            waiting=waiting,
+            owners=self._order.num_owners,
+            max_concurrent=self.limits.max_concurrent,
+            max_waiting=self.limits.max_waiting,
+            **{f"{name}_total": count for name, count in self._totals.items()},
+            mean_wait_s=self._mean_wait_s,
+            mean_run_s=self._mean_run_s,
+            longest_wait_s=max((now - ticket.entered for ticket in self._waiting.values()), default=0.0),
+            newcomer_eta_s=(
+                0.0 if len(self._running) < self.limits.max_concurrent else self._eta_s(waiting + 1)
+            ),
+        )
+
+    def expire(self) -> None:
+        """End the waits whose time is over. A timer calls this; calling it at any time is harmless."""
+        now = self.clock()
+        for ticket in [one for one in self._waiting.values() if one.expires <= now]:
+            error = Busy(
+                f"The request waited {now - ticket.entered:.1f} s for its turn, which is as long as it may.",
+                "Try again later, or allow a longer wait.",
+                retry_after_s=self.retry_after_s(),
+                kind="queue_timeout",
+            )
+            self.settle(ticket, "timed_out", error)
+        self._arm()
+
+    def settle(self, ticket: Ticket, state: TicketState, error: LocalLLMError | None = None) -> bool:
+        """End a wait without letting it in; False when it was over already. For tickets and this module."""
+        if self._waiting.pop(ticket.number, None) is None:
+            return False
+        self._order.leave(ticket.number, self.clock())
+        self._totals[state] += 1
+        ticket.settled(state, error)
+        self._wake()
+        return True
+
+    def finish(self, ticket: Ticket) -> None:
+        """Give the place of one who ran to the next; nothing when it does not run. For tickets."""
+        if ticket not in self._running:
+            return
+        self._running.remove(ticket)
+        self._order.finish(ticket.owner)
+        self._totals["finished"] += 1
+        self._mean_run_s = _moved(self._mean_run_s, self.clock() - ticket.admitted)
+        ticket.settled("finished")
+        self._advance()
+        self._wake()
+
+    def _has_room(self, owner: str) -> bool:
+        reserved = self.limits.reserved if self._order.num_waiting(owner) else 0
+        return len(self._waiting) < self.limits.max_waiting - reserved
+
+    def _advance(self) -> None:
+        """Let in whoever is next, as long as there are places."""
+        now = self.clock()
+        while len(self._running) < self.limits.max_concurrent:
+            number = self._order.take_next(now)
+            if number is None:
+                break
+            ticket = self._waiting.pop(number)
+            ticket.admitted = now
+            self._running.add(ticket)
+            self._totals["admitted"] += 1
+            self._mean_wait_s = _moved(self._mean_wait_s, ticket.waited_s)
+            ticket.settled("running")
+        self._wake()
+
+    def _wake(self) -> None:
+        self._standing = None
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def _eta_s(self, position: int) -> float | None:
+        if self._mean_run_s is None:
+            return None
+        return self._mean_run_s * position / self.limits.max_concurrent
+
+    def _arm(self) -> None:
+        """One timer, for the wait that is over first."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiting:
+            first = min(ticket.expires for ticket in self._waiting.values())
+            delay = max(0.0, first - self.clock())
+            self._timer = asyncio.get_running_loop().call_later(delay, self.expire)
+
+
+def _times(**named: float | None) -> list[float]:
+    """The times that were given.
+
+    Raises:
+        InvalidRequest: one that is not above 0.
+    """
+    for name, seconds in named.items():
+        if seconds is not None and not seconds > 0:
+            raise InvalidRequest(f"{name} is {seconds}, but must be above 0.", param=name)
+    return [seconds for seconds in named.values() if seconds is not None]
+
+
+def _moved(mean: float | None, newest: float) -> float:
+    return newest if mean is None else mean + NEWEST_WEIGHT * (newest - mean)
