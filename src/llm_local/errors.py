@@ -6,9 +6,11 @@
     │   └── UnsupportedTask            unsupported_task          the model is not made for what was asked
     ├── ConfigError                    invalid_config            a setting cannot be used; `param` names the key
     ├── ModelNotFound                  model_not_found           no such model, here or on the hub
+    ├── ConversationNotFound           conversation_not_found    no such conversation, or it is somebody else's
     ├── AccessDenied                   access_denied             gated, private, or a wrong token
     ├── HubUnavailable                 hub_unavailable           the hub cannot be reached, or we are offline
     ├── StorageError                   insufficient_storage      disk full, read-only, or no permission
+    ├── DatabaseUnusable               database_unusable         the database is damaged, or of a newer version
     ├── InsufficientMemory             insufficient_memory       the model does not fit; both numbers are in the message
     ├── ModelCorrupt                   model_corrupt             weights or metadata are damaged; the file is named
     │   └── UnsafeWeights              unsafe_weights            pickle weights or remote code, refused
@@ -29,6 +31,8 @@ __all__ = [
     "Busy",
     "ConfigError",
     "ContextLengthExceeded",
+    "ConversationNotFound",
+    "DatabaseUnusable",
     "EngineError",
     "HubUnavailable",
     "InsufficientMemory",
@@ -112,6 +116,12 @@ class ModelNotFound(LocalLLMError):
     kind = "model_not_found"
 
 
+class ConversationNotFound(LocalLLMError):
+    """The owner has no conversation of that id. One of another owner is answered with the very same words."""
+
+    kind = "conversation_not_found"
+
+
 class AccessDenied(LocalLLMError):
     """The hub refused: the model is gated or private, or the token is wrong."""
 
@@ -128,6 +138,12 @@ class StorageError(LocalLLMError):
     """The disk refused: no space, no permission, read-only."""
 
     kind = "insufficient_storage"
+
+
+class DatabaseUnusable(LocalLLMError):
+    """A database was damaged (then it was moved aside), is no database, or is of a newer version of the program."""
+
+    kind = "database_unusable"
 
 
 class InsufficientMemory(LocalLLMError):
