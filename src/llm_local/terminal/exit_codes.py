@@ -15,6 +15,7 @@ from llm_local.terminal.sanitize import sanitize_line
 __all__ = [
     "BROKEN_PIPE",
     "EXIT_CODES",
+    "HUNG_UP",
     "INTERRUPTED",
     "OK",
     "RUNTIME_FAILURE",
@@ -34,6 +35,7 @@ _UNREACHABLE: Final = 5
 _NO_ROOM: Final = 6
 _DAMAGED: Final = 7
 _TRY_LATER: Final = 8
+HUNG_UP: Final = 129  # 128 + SIGHUP
 INTERRUPTED: Final = 130  # 128 + SIGINT
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
 TERMINATED: Final = 143  # 128 + SIGTERM
