@@ -52,6 +52,7 @@ class EngineOptions:
 
     - `kv_cache_bytes`: memory for keys and values of all sequences; None means half of what is free once the model
       is loaded.
+    - `reserved_bytes`: of what is free, so much belongs to others, and is not shared out.
     - `prefix_cache`: finished requests may keep half of that, for requests that begin like them.
     - `speculation`: how tokens are guessed ahead.
     - `kernels`: what the native library computes on a CPU: "auto" the whole step where it knows the model's family,
@@ -62,6 +63,7 @@ class EngineOptions:
     prefix_cache: bool = True
     speculation: Speculation = "off"
     kernels: Kernels = "auto"
+    reserved_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

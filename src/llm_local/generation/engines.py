@@ -29,7 +29,7 @@ def engine_for(loaded: LoadedModel, options: EngineOptions, draft: LoadedModel |
 
     kv_limit_bytes = options.kv_cache_bytes
     if kv_limit_bytes is None:
-        kv_limit_bytes = available_bytes(loaded.info.device) // 2
+        kv_limit_bytes = max(0, available_bytes(loaded.info.device) - options.reserved_bytes) // 2
     drafter: Drafter | None = NgramDrafter() if options.speculation == "ngram" else None
     if draft is not None:
         if draft.tokenizer.get_vocab() != loaded.tokenizer.get_vocab():

@@ -44,8 +44,10 @@ class Placement:
     bits: PackedBits = "none"
 
 
-def place(spec: ModelSpec, weights: Weights) -> Placement:
+def place(spec: ModelSpec, weights: Weights, have: Callable[[str], int] | None = None) -> Placement:
     """Decide where and how `weights` go, before anything is allocated.
+
+    `have` says how much of a device's memory may be counted on; by default what is free now.
 
     Raises:
         InvalidRequest: a device was asked for that this machine does not have.
@@ -54,8 +56,8 @@ def place(spec: ModelSpec, weights: Weights) -> Placement:
     device = resolve_device(spec.device)
     choice = choose_quantization(spec, device, weights, lambda: no_native(spec.kernels))
     if choice.bits != "none":
-        return _place_packed(spec, weights, choice)
-    placement = _place_plain(spec, device, weights)
+        return _place_packed(spec, weights, choice, (have or available_bytes)("cpu"))
+    placement = _place_plain(spec, device, weights, have)
     return replace(placement, notice=choice.why) if choice.why else placement
 
 
@@ -67,8 +69,8 @@ def no_native(kernels: Kernels) -> str:
     return "KERNELS is off" if kernels == "off" else status().reason
 
 
-def _place_packed(spec: ModelSpec, weights: Weights, choice: Choice) -> Placement:
-    need, have = estimated_bytes(weights, choice.bits) + WORKING_BYTES, available_bytes("cpu")
+def _place_packed(spec: ModelSpec, weights: Weights, choice: Choice, have: int) -> Placement:
+    need = estimated_bytes(weights, choice.bits) + WORKING_BYTES
     if need > have:
         fewer = choice.bits == "int8" and estimated_bytes(weights, "int4") + WORKING_BYTES <= have
         raise InsufficientMemory(
@@ -80,15 +82,17 @@ def _place_packed(spec: ModelSpec, weights: Weights, choice: Choice) -> Placemen
     return Placement("cpu", torch.float32, need, notice=choice.why, bits=choice.bits)
 
 
-def _place_plain(spec: ModelSpec, device: str, weights: Weights) -> Placement:
+def _place_plain(
+    spec: ModelSpec, device: str, weights: Weights, counted: Callable[[str], int] | None
+) -> Placement:
     dtype = resolve_dtype(spec, device, weights)
-    need, have = _need_bytes(weights, dtype), available_bytes(device)
+    need, have = _need_bytes(weights, dtype), (counted or available_bytes)(device)
     if need > have and device == "cpu" and spec.dtype == "auto" and dtype == torch.float32:
         halved = _need_bytes(weights, torch.bfloat16)
         if halved <= have:  # slower to compute on this machine, but it runs
             dtype, need = torch.bfloat16, halved
     if need > have and device == "cuda" and torch.cuda.device_count() > 1:
-        together = gpu_bytes(device)
+        together = (counted or gpu_bytes)(device)
         if need <= together:
             return Placement(device, dtype, need, spread=True, notice=_notice(spec, device, dtype, weights))
         have = together

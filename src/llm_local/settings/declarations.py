@@ -203,6 +203,44 @@ class Settings:
     api_port: int = _setting(
         8000, number(Bound(1, 65535, integer=True)), "Port the API server listens on.", "Server"
     )
+    max_loaded_models: int = _setting(
+        3,
+        number(Bound(1, 1000, integer=True)),
+        "Models the server holds in memory at once; who wants one more waits until one of them is idle, which then "
+        "goes.",
+        "Server",
+    )
+    model_memory_mb: int | None = _setting(
+        None,
+        number(Bound(1, 100_000_000, integer=True)),
+        "Memory for all models of the server together, in MiB; not set means what is free.",
+        "Server",
+    )
+    keep_alive_s: float = _setting(
+        300.0,
+        number(Bound(-1, 1e9)),
+        "Seconds the server keeps a model that nobody uses; -1 keeps it until another needs its room, 0 not at all. "
+        "MODEL_ID stays unless this is set.",
+        "Server",
+    )
+    max_concurrent_requests: int = _setting(
+        32,
+        number(Bound(1, 4096, integer=True)),
+        "Requests that one model of the server answers at once; the others wait in line.",
+        "Server",
+    )
+    max_waiting_requests: int = _setting(
+        256,
+        number(Bound(0, 100_000, integer=True)),
+        "Requests that may wait in line for one model; who comes when it is full is told to try again later.",
+        "Server",
+    )
+    queue_timeout_s: float = _setting(
+        300.0,
+        number(Bound(0.001, 1e6)),
+        "Longest wait in line, in seconds.",
+        "Server",
+    )
     offline: bool = _setting(
         False,
         SWITCH,
