@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
 from llm_local.terminal.chat_view import Candidate
+from llm_local.terminal.streams import STDOUT
 
 __all__ = ["LineEditor", "load_line_editor"]
 
@@ -62,6 +65,11 @@ class LineEditor:
         """Have the arrow keys bring `text` back."""
         if text.strip():
             self._readline.add_history(text)
+
+    def end_line(self) -> None:
+        """Go to the next line, when the reading was broken off."""
+        with contextlib.suppress(OSError):
+            os.write(STDOUT, b"\n")
 
     def _begin(self) -> None:
         if self._initial:

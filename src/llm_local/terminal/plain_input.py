@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from llm_local.errors import InvalidRequest
-from llm_local.terminal.chat_signals import ChatSignals
+from llm_local.terminal.chat_signals import ChatSignals, Ended
 from llm_local.terminal.chat_view import PromptContext
 from llm_local.terminal.line_editor import LineEditor, load_line_editor
 from llm_local.terminal.multiline import QUOTES, InputAssembler
@@ -67,11 +67,10 @@ class PlainInput:
         initial = context.initial
         while True:
             try:
-                line = self._line(context, initial)
+                line = self._line(CONTINUE if self._assembler.is_open else PROMPT, context, initial)
             except EOFError:
                 return self._unfinished()
             except KeyboardInterrupt:
-                self._messages.note("")  # what is shown next stands on a line of its own
                 if not self._assembler.is_open and not self._typed:
                     raise
                 self._assembler.drop()
@@ -85,16 +84,30 @@ class PlainInput:
         """Give the terminal back."""
         self._modes.restore()
 
-    def _line(self, context: PromptContext, initial: str) -> str:
+    def ask(self, question: str) -> str:
+        """One line, behind a question; it is no part of the chat. Raises as `read` does."""
+        return self._line(question, PromptContext(), "")
+
+    def _line(self, prompt: str, context: PromptContext, initial: str) -> str:
         """One line, decoded."""
-        prompt = CONTINUE if self._assembler.is_open else PROMPT
         self._typed = False
-        with self._signals.reading(self._look):
-            if self._editor is not None:
-                return self._editor.read(prompt, context.complete, initial)
-            if self.interactive:
-                self._messages.piece(prompt)
-            return self._decoded(self._read_line())
+        try:
+            with self._signals.reading(self._look):
+                if self._editor is not None:
+                    return self._editor.read(prompt, context.complete, initial)
+                if self.interactive:
+                    self._messages.piece(prompt)
+                return self._decoded(self._read_line())
+        except (EOFError, KeyboardInterrupt, Ended):
+            self._end_line()
+            raise
+
+    def _end_line(self) -> None:
+        """What is shown next stands on a line of its own."""
+        if self._editor is not None:
+            self._editor.end_line()
+        elif self.interactive:
+            self._messages.piece("\n")
 
     def _look(self) -> None:
         """Ctrl-C was pressed: is it about what stands in the line? A terminal that edits lines itself does not tell."""
