@@ -11,68 +11,22 @@ import dataclasses
 import math
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from llm_local.errors import Busy, InvalidRequest, LocalLLMError
 from llm_local.options import Bound
+from llm_local.runtime.line_facts import LineLimits, LineStatistics, Place, TicketState
 from llm_local.runtime.order import LOWEST_PRIORITY, TOP_PRIORITY, WrittenOrder
 
 __all__ = ["PRIORITY", "Line", "LineLimits", "LineStatistics", "Place", "Ticket", "TicketState"]
 
-TicketState = Literal["waiting", "running", "finished", "cancelled", "timed_out", "refused"]
-
 PRIORITY: Final = Bound(LOWEST_PRIORITY, TOP_PRIORITY, integer=True)
 # What clients obey of a Retry-After: nothing below a second, and hardly more than two minutes.
 RETRY_AFTER_S: Final = (1.0, 120.0)
+# Moments that were computed in different ways may differ in their last bits.
+CLOCK_GRAIN_S: Final = 1e-6
 # How much the newest measurement weighs in an average that moves on.
 NEWEST_WEIGHT: Final = 0.125
-
-
-@dataclass(frozen=True, slots=True)
-class LineLimits:
-    """- `max_concurrent`: how many run at once; `max_waiting`: how many may wait beside them.
-    - `timeout_s`: the longest wait; `aging_s`: how long the foremost is passed over before it rises by one priority.
-    - `reserved`: the last of the waiting places, which only an owner may take of whom nobody waits yet.
-    """
-
-    max_concurrent: int = 16
-    max_waiting: int = 64
-    timeout_s: float = 300.0
-    aging_s: float = 10.0
-    reserved: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where somebody stands: `position` counts from 1 (next), 0 is let in. `eta_s`: None before anything was measured.
-
-    The estimate is position x the time that a request held its place lately / places: what was measured, no promise.
-    """
-
-    position: int
-    total: int
-    eta_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class LineStatistics:
-    """One look at a line. Totals count since it was made; means are of late, in seconds (None: nothing measured)."""
-
-    running: int
-    waiting: int
-    owners: int
-    max_concurrent: int
-    max_waiting: int
-    admitted_total: int
-    finished_total: int
-    cancelled_total: int
-    timed_out_total: int
-    refused_total: int
-    mean_wait_s: float | None
-    mean_run_s: float | None
-    longest_wait_s: float
-    newcomer_eta_s: float | None
 
 
 class Ticket:
@@ -82,7 +36,7 @@ class Ticket:
         self.owner = owner
         self.priority = priority
         self.state: TicketState = "waiting"
-        self.entered = self.admitted = line.clock()
+        self.entered = self.waited_until = line.clock()
         self.expires = expires
         self.number = 0
         self._line = line
@@ -96,8 +50,8 @@ class Ticket:
 
     @property
     def waited_s(self) -> float:
-        """Seconds from entering until it was let in, or until now."""
-        return (self._line.clock() if self.state == "waiting" else self.admitted) - self.entered
+        """Seconds from entering until the wait was over, or until now."""
+        return (self._line.clock() if self.state == "waiting" else self.waited_until) - self.entered
 
     async def turn(self) -> bool:
         """Wait until it is let in: True; False when it was cancelled. A task that is cancelled here leaves the line.
@@ -115,7 +69,10 @@ class Ticket:
         return self.state in ("running", "finished")
 
     async def places(self) -> AsyncIterator[Place]:
-        """Where it stands, now and whenever that changes, while it waits. Any number may watch."""
+        """Where it stands, now and whenever that changes, while it waits. Any number may watch.
+
+        That somebody rose by waiting wakes nobody by itself: it shows with the next who comes, leaves or is let in.
+        """
         last: Place | None = None
         while self.state == "waiting":
             changed = self._line.changed
@@ -136,7 +93,9 @@ class Ticket:
             self._line.finish(self)
 
     def settled(self, state: TicketState, error: LocalLLMError | None = None) -> None:
-        """The line says how the waiting ended."""
+        """The line says how the waiting, or the running, ended."""
+        if self.state == "waiting":
+            self.waited_until = self._line.clock()
         self.state, self._error = state, error
         self._settled.set()
 
@@ -153,7 +112,8 @@ class Line:
         self._order = WrittenOrder(self.limits.aging_s)
         self._waiting: dict[int, Ticket] = {}
         self._running: set[Ticket] = set()
-        self._standing: dict[int, int] | None = None  # number to position, as long as it holds
+        self._standing: dict[int, int] = {}  # number to position, until `_stale`
+        self._stale = -math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._closed_with: LocalLLMError | None = None
         self._totals = dict.fromkeys(("admitted", "finished", "cancelled", "timed_out", "refused"), 0)
@@ -218,9 +178,10 @@ class Line:
         """Where a ticket stands now."""
         if ticket.state != "waiting":
             return Place(0, len(self._waiting), 0.0)
-        if self._standing is None:
-            standing = self._order.standing(self.clock())
-            self._standing = {number: position for position, number in enumerate(standing, 1)}
+        now = self.clock()
+        if now >= self._stale:
+            self._standing = {number: i for i, number in enumerate(self._order.standing(now), 1)}
+            self._stale = self._order.next_rise(now) - CLOCK_GRAIN_S
         position = self._standing[ticket.number]
         return Place(position, len(self._waiting), self._eta_s(position))
 
@@ -231,7 +192,7 @@ class Line:
         """
         run_s = self._mean_run_s
         if run_s is None:  # nobody is done yet: expect the longest of those who run to run as long again
-            run_s = max((self.clock() - ticket.admitted for ticket in self._running), default=0.0)
+            run_s = max((self.clock() - ticket.waited_until for ticket in self._running), default=0.0)
         turns = max(1, self.limits.max_waiting // 4)
         low, high = RETRY_AFTER_S
         return min(high, max(low, math.ceil(run_s * turns / self.limits.max_concurrent)))
@@ -257,15 +218,7 @@ class Line:
 
     def expire(self) -> None:
         """End the waits whose time is over. A timer calls this; calling it at any time is harmless."""
-        now = self.clock()
-        for ticket in [one for one in self._waiting.values() if one.expires <= now]:
-            error = Busy(
-                f"The request waited {now - ticket.entered:.1f} s for its turn, which is as long as it may.",
-                "Try again later, or allow a longer wait.",
-                retry_after_s=self.retry_after_s(),
-                kind="queue_timeout",
-            )
-            self.settle(ticket, "timed_out", error)
+        self._expire(self.clock())
         self._arm()
 
     def settle(self, ticket: Ticket, state: TicketState, error: LocalLLMError | None = None) -> bool:
@@ -285,7 +238,7 @@ class Line:
         self._running.remove(ticket)
         self._order.finish(ticket.owner)
         self._totals["finished"] += 1
-        self._mean_run_s = _moved(self._mean_run_s, self.clock() - ticket.admitted)
+        self._mean_run_s = _moved(self._mean_run_s, self.clock() - ticket.waited_until)
         ticket.settled("finished")
         self._advance()
         self._wake()
@@ -297,20 +250,30 @@ class Line:
     def _advance(self) -> None:
         """Let in whoever is next, as long as there are places."""
         now = self.clock()
+        self._expire(now)  # the timer may be late, but nobody is let in after their time
         while len(self._running) < self.limits.max_concurrent:
             number = self._order.take_next(now)
             if number is None:
                 break
             ticket = self._waiting.pop(number)
-            ticket.admitted = now
             self._running.add(ticket)
             self._totals["admitted"] += 1
-            self._mean_wait_s = _moved(self._mean_wait_s, ticket.waited_s)
+            self._mean_wait_s = _moved(self._mean_wait_s, now - ticket.entered)
             ticket.settled("running")
         self._wake()
 
+    def _expire(self, now: float) -> None:
+        for ticket in [one for one in self._waiting.values() if one.expires <= now]:
+            error = Busy(
+                f"The request waited {now - ticket.entered:.1f} s for its turn, which is as long as it may.",
+                "Try again later, or allow a longer wait.",
+                retry_after_s=self.retry_after_s(),
+                kind="queue_timeout",
+            )
+            self.settle(ticket, "timed_out", error)
+
     def _wake(self) -> None:
-        self._standing = None
+        self._stale = -math.inf
         self.changed.set()
         self.changed = asyncio.Event()
 

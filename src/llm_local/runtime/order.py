@@ -13,6 +13,7 @@ An owner of whom nobody waits or runs is forgotten, and comes back as one who wa
 from __future__ import annotations
 
 import heapq
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
@@ -34,6 +35,11 @@ class _Row:
 
     def level(self, now: float, aging_s: float) -> int:
         return min(TOP_PRIORITY, self.priority + int((now - self.since) / aging_s))
+
+    def next_rise(self, now: float, aging_s: float) -> float:
+        if self.level(now, aging_s) == TOP_PRIORITY:
+            return math.inf
+        return self.since + (int((now - self.since) / aging_s) + 1) * aging_s
 
 
 @dataclass(slots=True)
@@ -131,6 +137,10 @@ class WrittenOrder:
             if after is not None:
                 heapq.heappush(heap, (-key[1], owner.running, owner.last_turn, after, key, after))
         return found
+
+    def next_rise(self, now: float) -> float:
+        """When time alone may change who stands where; infinity: never."""
+        return min((row.next_rise(now, self._aging_s) for row in self._rows.values()), default=math.inf)
 
     def _rank(self, row: _Row, owner: _Owner, now: float) -> tuple[int, int, int, int]:
         """Smaller goes first."""

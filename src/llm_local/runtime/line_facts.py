@@ -1,0 +1,56 @@
+"""What a line is told and tells: its limits, where somebody stands, its statistics. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["LineLimits", "LineStatistics", "Place", "TicketState"]
+
+TicketState = Literal["waiting", "running", "finished", "cancelled", "timed_out", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class LineLimits:
+    """- `max_concurrent`: how many run at once; `max_waiting`: how many may wait beside them.
+    - `timeout_s`: the longest wait; `aging_s`: how long the foremost is passed over before it rises by one priority.
+    - `reserved`: the last of the waiting places, which only an owner may take of whom nobody waits yet.
+    """
+
+    max_concurrent: int = 16
+    max_waiting: int = 64
+    timeout_s: float = 300.0
+    aging_s: float = 10.0
+    reserved: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where somebody stands: `position` counts from 1 (next), 0 is let in. `eta_s`: None before anything was measured.
+
+    The estimate is position x the time that a request held its place lately / places: what was measured, no promise.
+    """
+
+    position: int
+    total: int
+    eta_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LineStatistics:
+    """One look at a line. Totals count since it was made; means are of late, in seconds (None: nothing measured)."""
+
+    running: int
+    waiting: int
+    owners: int
+    max_concurrent: int
+    max_waiting: int
+    admitted_total: int
+    finished_total: int
+    cancelled_total: int
+    timed_out_total: int
+    refused_total: int
+    mean_wait_s: float | None
+    mean_run_s: float | None
+    longest_wait_s: float
+    newcomer_eta_s: float | None
