@@ -115,7 +115,8 @@ class Usage:
     """Token counts: what the model really saw and sampled (the end token is a sampled token).
 
     With speculative decoding, `accepted_tokens` of `drafted_tokens` guesses came true; they are counted in
-    `completion_tokens` like any other.
+    `completion_tokens` like any other. Of a reply that was kept from an equal request, all tokens are cached and
+    replayed ones: nothing was computed.
     """
 
     prompt_tokens: int = 0
@@ -123,6 +124,7 @@ class Usage:
     completion_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    replayed_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:

@@ -43,6 +43,7 @@ def test_the_object_has_what_programs_need() -> None:
         "completion_tokens": 11,
         "drafted_tokens": 0,
         "accepted_tokens": 0,
+        "replayed_tokens": 0,
         "total_tokens": 41,
     }
     assert report["timings"]["load_s"] == 1.25

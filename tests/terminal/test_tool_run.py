@@ -184,6 +184,7 @@ def test_json_tells_every_call_and_every_reply_and_sums_them(bench: MakeBench) -
         "completion_tokens": 5,
         "drafted_tokens": 0,
         "accepted_tokens": 0,
+        "replayed_tokens": 0,
         "total_tokens": 35,
     }
     assert report["timings"]["prefill_s"] == 3 and report["timings"]["first_token_s"] == 0

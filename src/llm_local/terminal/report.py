@@ -11,6 +11,7 @@ from llm_local.errors import LocalLLMError
 from llm_local.events import Completion, Timings, ToolResult, Usage
 from llm_local.logs import redact
 from llm_local.options import BOUNDS, GenerationOptions
+from llm_local.runtime.speed import decode_rate, prefill_rate
 from llm_local.specs import ModelInfo
 
 __all__ = ["RunReport", "error_object", "joined_replies"]
@@ -170,16 +171,12 @@ def _result_object(result: ToolResult) -> dict[str, Any]:
 
 
 def _speeds(completion: Completion, num_replies: int) -> dict[str, float | None]:
-    """Tokens per second. The first sampled token of a reply belongs to the prefill, so decoding made one fewer."""
+    """Tokens per second."""
     usage, timings = completion.usage, completion.timings
     return {
-        "prefill_tokens_per_s": _per_second(usage.prompt_tokens - usage.cached_tokens, timings.prefill_s),
-        "decode_tokens_per_s": _per_second(usage.completion_tokens - num_replies, timings.decode_s),
+        "prefill_tokens_per_s": prefill_rate(usage, timings),
+        "decode_tokens_per_s": decode_rate(usage, timings, num_replies),
     }
-
-
-def _per_second(count: int, seconds: float) -> float | None:
-    return round(count / seconds, 2) if count > 0 and seconds > 0 else None
 
 
 def _rate(per_second: float | None) -> str:

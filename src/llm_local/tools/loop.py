@@ -69,6 +69,7 @@ class ToolAnswer:
             sum(one.usage.completion_tokens for one in self.rounds),
             sum(one.usage.drafted_tokens for one in self.rounds),
             sum(one.usage.accepted_tokens for one in self.rounds),
+            sum(one.usage.replayed_tokens for one in self.rounds),
         )
 
 
