@@ -62,8 +62,7 @@ class ConversationStore:
         """Use `open`."""
         self._database = database
         self._clock = clock
-        self.close = weakref.finalize(self, database.close)
-        """Let go of the files; a second time does nothing. It is also done when the process ends."""
+        self._close = weakref.finalize(self, database.close)  # which also runs when the process ends
 
     @classmethod
     def open(cls, path: Path | None = None, *, clock: Callable[[], float] = time.time) -> ConversationStore:
@@ -79,6 +78,10 @@ class ConversationStore:
     def notices(self) -> tuple[str, ...]:
         """Sentences for people: damage that was found and what was done, a backup that could not be made."""
         return tuple(self._database.notices)
+
+    def close(self) -> None:
+        """Let go of the files; a second time does nothing."""
+        self._close()
 
     def create(
         self,
