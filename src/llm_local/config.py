@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ DEFAULT_ENV_FILE: Final = Path()
 """Stands for "the `.env` that `find_env_file` finds", which is decided when `load_config` is called."""
 
 _DEFAULT_ORIGIN: Final = Origin()
+_SHORTEST_SECRET: Final = 4  # a shorter one is no secret, and would mask half of every line
 _SHORTEN: Final = reprlib.Repr()
 _SHORTEN.maxstring = _SHORTEN.maxother = 80
 
@@ -189,9 +191,10 @@ class Config(Settings):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The secret values, for a log that must never contain them."""
+        """The secret values, for a log that must never contain them. Of several keys in one, each by itself."""
         values = (getattr(self, name) for name, setting in SETTINGS.items() if setting.secrecy == "secret")
-        return tuple(value for value in values if value)
+        parts = (part for value in values if value for part in re.split(r"[,\s]+|\b(?:admin|user):", value))
+        return tuple(part for part in parts if len(part) >= _SHORTEST_SECRET)
 
     def shown(self, name: str) -> str:
         """The value of a field as text for a log or a screen: secrets masked, private text elided."""

@@ -14,7 +14,9 @@ from typing import Any, Final, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import ClientDisconnect
 
+from llm_local.api.disconnect import ClientGone
 from llm_local.errors import InvalidRequest
 
 __all__ = [
@@ -160,11 +162,14 @@ async def _raw_body(request: Request, max_bytes: int) -> bytes:
     if length.isdecimal() and int(length[:20]) > max_bytes:
         raise _too_large(max_bytes)
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > max_bytes:
+                raise _too_large(max_bytes)
+            parts.append(part)
+    except ClientDisconnect:
+        raise ClientGone from None
     return b"".join(parts)
 
 

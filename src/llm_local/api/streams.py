@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from llm_local.api.disconnect import ClientGone, wait_for_disconnect
 from llm_local.api.errors import Failure, failure_of, json_text
 from llm_local.api.lifecycle import Lifecycle, shutting_down
+from llm_local.api.protocol import ABORT
 
 __all__ = ["DONE", "ErrorChunk", "SseEvent", "StreamedAnswer", "ndjson", "sse"]
 
@@ -167,7 +168,7 @@ class StreamedAnswer(Response):
                 await send(message)
         except TimeoutError:
             # Closing would wait for this reader to take what is still buffered, which it does not.
-            scope.get("llm_local.abort", _nothing)()
+            scope.get(ABORT, _nothing)()
             raise ClientGone from None
 
     async def _close(self) -> None:

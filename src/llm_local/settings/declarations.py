@@ -16,8 +16,12 @@ from llm_local.options import BOUNDS, Bound
 from llm_local.settings.kinds import (
     DIRECTORY,
     HOST,
+    HOSTS,
+    KEYS,
     NAME,
     NAMES,
+    ORIGINS,
+    RATE,
     SWITCH,
     TEXT,
     TOKEN,
@@ -199,9 +203,53 @@ class Settings:
     seed: int | None = _generation(
         "seed", None, "Makes sampling repeatable; not set draws a fresh seed for every request.", "--seed"
     )
-    api_host: str = _setting("127.0.0.1", HOST, "Address the API server listens on.", "Server")
+    api_host: str = _setting("127.0.0.1", HOST, "Address the API server listens on.", "Server", flag="--host")
     api_port: int = _setting(
-        8000, number(Bound(1, 65535, integer=True)), "Port the API server listens on.", "Server"
+        8000,
+        number(Bound(1, 65535, integer=True)),
+        "Port the API server listens on.",
+        "Server",
+        flag="--port",
+    )
+    api_keys: str | None = _setting(
+        None,
+        KEYS,
+        "Keys that clients of the server need: KEY or admin:KEY for everything, user:KEY for all but changing models; "
+        "not set means those of `llm-local keys`, and none where there are none.",
+        "Server",
+        flag="--api-key",
+        secrecy="secret",
+    )
+    api_allowed_hosts: str | None = _setting(
+        None,
+        HOSTS,
+        "Names by which clients may call the server, beside localhost, this machine's name and every IP address.",
+        "Server",
+    )
+    api_cors_origins: str | None = _setting(
+        None,
+        ORIGINS,
+        "Origins whose web pages may use the server, beside those of this machine, Tauri and VS Code.",
+        "Server",
+    )
+    rate_limit: str | None = _setting(
+        None,
+        RATE,
+        "Requests that one key may make, or one address where no key is needed; not set means any number.",
+        "Server",
+    )
+    ollama_port: int | None = _setting(
+        None,
+        number(Bound(1, 65535, integer=True)),
+        "A second port for programs that look for Ollama, which is at 11434; not set opens none.",
+        "Server",
+        flag="--ollama-port",
+    )
+    grace_s: float = _setting(
+        30.0,
+        number(Bound(0, 3600)),
+        "Seconds that running answers have to finish when the server is told to stop.",
+        "Server",
     )
     max_loaded_models: int = _setting(
         3,

@@ -10,7 +10,23 @@ from typing import Any, Final
 
 from llm_local.options import Bound
 
-__all__ = ["DIRECTORY", "HOST", "NAME", "NAMES", "SWITCH", "TEXT", "TOKEN", "URL", "Kind", "choice", "number"]
+__all__ = [
+    "DIRECTORY",
+    "HOST",
+    "HOSTS",
+    "KEYS",
+    "NAME",
+    "NAMES",
+    "ORIGINS",
+    "RATE",
+    "SWITCH",
+    "TEXT",
+    "TOKEN",
+    "URL",
+    "Kind",
+    "choice",
+    "number",
+]
 
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _INTEGER: Final = re.compile(
@@ -111,3 +127,12 @@ URL: Final = _matching(r"https?://[^\s/?#]+[^\s]*", "a URL that starts with http
 NAMES: Final = _matching(r"[\w.-]+(\s*,\s*[\w.-]+)*", "names with commas between")
 # RFC 6750 section 2.1: whatever can stand behind "Bearer"; keeps line breaks out of a request's header.
 TOKEN: Final = _matching(r"[\w.~+/-]+=*", "one access token, without spaces or quotes")
+KEYS: Final = _matching(r"[!-~]+(\s*,\s*[!-~]+)*", "keys without spaces, with commas between")
+HOSTS: Final = _matching(
+    r"(\*|(\*\.)?[\w.-]+)(\s*,\s*(\*|(\*\.)?[\w.-]+))*", "host names with commas between, *.example.com, or *"
+)
+_ORIGIN: Final = r"(\*|[a-z][a-z0-9+.-]*://[^\s,/]+)"
+ORIGINS: Final = _matching(
+    rf"{_ORIGIN}(\s*,\s*{_ORIGIN})*", "origins such as https://chat.example.com with commas between, or *"
+)
+RATE: Final = _matching(r"[1-9]\d{0,8}/(second|minute|hour|day)", "a number per time, such as 60/minute")
