@@ -17,8 +17,8 @@ class LineLimits:
     - `reserved`: the last of the waiting places, which only an owner may take of whom nobody waits yet.
     """
 
-    max_concurrent: int = 16
-    max_waiting: int = 64
+    max_concurrent: int = 32
+    max_waiting: int = 256
     timeout_s: float = 300.0
     aging_s: float = 10.0
     reserved: int = 0
