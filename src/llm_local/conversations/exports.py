@@ -21,13 +21,14 @@ def write_file(path: Path, text: str, *, may_overwrite: Callable[[], bool] = lam
         InvalidRequest: it is a link or no file, or is there and may not be overwritten.
         StorageError: the disk refuses; what was there is still there.
     """
+    data = text.encode()
     try:
         overwrite = _may_replace(path, may_overwrite)
         fresh = path.with_name(f".{path.name[:100]}.{os.getpid()}.new")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
-        with open(os.open(fresh, flags, 0o600), "w", encoding="utf-8", newline="") as out:
+        with open(os.open(fresh, flags, 0o600), "wb") as out:
             try:
-                out.write(text)
+                out.write(data)
                 out.flush()
                 os.fsync(out.fileno())
                 _put(fresh, path, overwrite=overwrite)

@@ -15,6 +15,8 @@ from llm_local.messages import Message, ToolCall, check_text
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
+    "MAX_TITLE_CHARS",
+    "checked_title",
     "facts_fields",
     "facts_from",
     "message_fields",
@@ -24,10 +26,28 @@ __all__ = [
 ]
 
 MAX_MESSAGE_BYTES: Final = 64 << 20
+MAX_TITLE_CHARS: Final = 200
 _TEXTS: Final = ("name", "reasoning", "tool_call_id")
 _MAX_INT: Final = 2**63 - 1
 
 _Counts = TypeVar("_Counts", Usage, Timings)
+
+
+def checked_title(title: str) -> str:
+    """A title in one line.
+
+    Raises:
+        InvalidRequest: it has more than MAX_TITLE_CHARS characters, or is no Unicode.
+    """
+    check_text(title, "title")
+    line = " ".join(title.split())
+    if len(line) > MAX_TITLE_CHARS:
+        raise InvalidRequest(
+            f"A title of {len(line)} characters is too long.",
+            f"Use at most {MAX_TITLE_CHARS}.",
+            param="title",
+        )
+    return line
 
 
 def message_fields(message: Message) -> dict[str, Any]:
@@ -48,7 +68,7 @@ def message_fields(message: Message) -> dict[str, Any]:
     try:
         # The escapes of ASCII would make text six times as long, and what is measured is what is kept.
         size = len(json.dumps(found, ensure_ascii=False, allow_nan=False).encode())
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"A tool call cannot be kept: {error}.", param="tool_calls") from error
     if size > MAX_MESSAGE_BYTES:
         raise InvalidRequest(

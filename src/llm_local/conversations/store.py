@@ -25,6 +25,7 @@ from typing import Any, Final
 from llm_local.conversations import statements as sql
 from llm_local.conversations.database import Database
 from llm_local.conversations.drafts import ReplyDraft
+from llm_local.conversations.fields import checked_title
 from llm_local.conversations.records import Conversation, ReplyFacts, SearchHit, StoredMessage
 from llm_local.conversations.rows import (
     Place,
@@ -42,9 +43,8 @@ from llm_local.errors import ConversationNotFound, InvalidRequest
 from llm_local.home import data_home
 from llm_local.messages import Message, check_text
 
-__all__ = ["MAX_TITLE_CHARS", "ConversationStore", "ReplyDraft", "conversations_path"]
+__all__ = ["ConversationStore", "ReplyDraft", "conversations_path"]
 
-MAX_TITLE_CHARS: Final = 200
 _MAX_LISTED: Final = 1000
 _ID: Final = re.compile("[0-9a-f]{4,32}")
 _NO_LIMIT: Final = 2**63 - 1
@@ -92,7 +92,7 @@ class ConversationStore:
         messages: Sequence[Message | StoredMessage] = (),
     ) -> Conversation:
         """Begin a conversation, perhaps with messages; of stored ones status, facts and time are kept."""
-        title = _checked_title(title)
+        title = checked_title(title)
         rows = [self._row(message) for message in messages]
         with self._database.writing() as connection:
             place = self._add(connection, owner, title=title, model=model, forked_from=None)
@@ -155,7 +155,7 @@ class ConversationStore:
 
     def rename(self, owner: str, conversation_id: str, title: str) -> Conversation:
         """Give a conversation another title."""
-        title = _checked_title(title)
+        title = checked_title(title)
         if not title:
             raise InvalidRequest("A title cannot be empty.", param="title")
         with self._database.writing() as connection:
@@ -311,15 +311,3 @@ def _check_owner(owner: str) -> None:
     if not owner:
         raise InvalidRequest("A conversation needs an owner.", param="owner")
     check_text(owner, "owner")
-
-
-def _checked_title(title: str) -> str:
-    check_text(title, "title")
-    line = " ".join(title.split())
-    if len(line) > MAX_TITLE_CHARS:
-        raise InvalidRequest(
-            f"A title of {len(line)} characters is too long.",
-            f"Use at most {MAX_TITLE_CHARS}.",
-            param="title",
-        )
-    return line

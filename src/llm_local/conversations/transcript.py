@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from llm_local.conversations.fields import (
+    checked_title,
     facts_fields,
     facts_from,
     message_fields,
@@ -43,7 +44,6 @@ FORMAT: Final = "llm-local conversation"
 VERSION: Final = 1
 MAX_BYTES: Final = 256 << 20
 _MAX_MESSAGES: Final = 100_000
-_MAX_TITLE_CHARS: Final = 200
 _FENCE: Final = re.compile("`{3,}")
 
 
@@ -104,9 +104,8 @@ def from_json(data: bytes | str) -> Transcript:
         raise InvalidRequest(
             f"{len(messages)} messages are too many: at most {_MAX_MESSAGES}.", param="messages"
         )
-    title = " ".join((optional_text(document, "title", "conversation") or "").split())
     return Transcript(
-        title if len(title) <= _MAX_TITLE_CHARS else title[: _MAX_TITLE_CHARS - 1] + "…",
+        checked_title(optional_text(document, "title", "conversation") or ""),
         optional_text(document, "model", "conversation"),
         optional_number(document, "created", "conversation"),
         tuple(_stored(position, one) for position, one in enumerate(messages)),
@@ -115,7 +114,7 @@ def from_json(data: bytes | str) -> Transcript:
 
 def to_markdown(transcript: Transcript) -> str:
     """The conversation to read: a heading for each turn, what the model thought as a quotation, calls as JSON."""
-    parts = [f"# {transcript.title or 'Conversation'}"]
+    parts = [f"# {' '.join(transcript.title.split()) or 'Conversation'}"]
     if transcript.model:
         parts.append(f"Model: `{transcript.model}`")
     parts += [part for stored in transcript.messages for part in _turn(stored)]
