@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["TerminalFilter", "replace_surrogates", "sanitize_line"]
+__all__ = ["TerminalFilter", "replace_surrogates", "sanitize_line", "show_controls"]
 
 # C0 except tab and newline, DEL, C1, and the explicit bidirectional embeddings, overrides and isolates.
 _CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -27,7 +27,7 @@ def replace_surrogates(text: str) -> str:
 
 def sanitize_line(text: str) -> str:
     """`text` as one line of at most `MAX_LINE_CHARS` characters: white space folded, controls shown."""
-    line = _show_controls(_BREAKS.sub(" ", text).strip())
+    line = show_controls(_BREAKS.sub(" ", text).strip())
     return line if len(line) <= MAX_LINE_CHARS else line[: MAX_LINE_CHARS - 1] + "…"
 
 
@@ -50,15 +50,16 @@ class TerminalFilter:
         self._pending_return = text.endswith("\r")
         if self._pending_return:
             text = text[:-1]
-        return _show_controls(text.replace("\r\n", "\n"))
+        return show_controls(text.replace("\r\n", "\n"))
 
     def finish(self) -> str:
         """What was still waiting at the end of the stream."""
         pending, self._pending_return = self._pending_return, False
-        return _show_controls("\r") if pending else ""
+        return show_controls("\r") if pending else ""
 
 
-def _show_controls(text: str) -> str:
+def show_controls(text: str) -> str:
+    """A whole text with its controls shown; newlines and tabs stay, a carriage return is a control."""
     return _CONTROLS.sub(_escape, replace_surrogates(text))
 
 
