@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 from llm_local.engine.driver import Driver, InlineDriver
-from llm_local.engine.protocol import Engine, TokenRequest
+from llm_local.engine.protocol import Engine, TokenMask, TokenRequest
 from llm_local.errors import ContextLengthExceeded
 from llm_local.events import Completion, ContextTrimmed, Event, Progress, TokenLogprob, fold
 from llm_local.generation.batches import Batch
@@ -20,7 +21,7 @@ from llm_local.generation.choices import Decision, DecisionOptions
 from llm_local.generation.decisions import Decider
 from llm_local.generation.engines import engine_for
 from llm_local.generation.masks import RequestMasks
-from llm_local.generation.offers import check_raw, offered_tools
+from llm_local.generation.offers import check_goes_on, check_raw, offered_tools
 from llm_local.generation.requests import PreparedRequest, make_ready
 from llm_local.generation.scoring import Scorer
 from llm_local.generation.streams import EventStream, StepReader
@@ -83,35 +84,38 @@ class TextGenerator:
         tools: Sequence[ToolDefinition] = (),
         reserve_explicit: bool = False,
         policy: ContextPolicy = "refuse",
+        goes_on: bool = False,
     ) -> PreparedRequest:
         """Render a conversation with the model's chat template.
 
         `reserve_explicit` says the caller chose `max_new_tokens`, so room for all of them must be there. `policy`
         says what happens to a conversation that does not fit: refuse it, or leave out its oldest turns, which
-        `PreparedRequest.trimmed` and the stream's first event then tell.
+        `PreparedRequest.trimmed` and the stream's first event then tell. `goes_on`: the last message is the first part
+        of the answer, and the reply is the rest of it.
 
         Raises:
             InvalidRequest: the template refuses the messages, or `options` ask for a tool that is not there or a switch
-                that the model does not have.
+                that the model does not have, or the last message cannot go on.
             ContextLengthExceeded: prompt and reserve do not fit the window.
         """
         options = self._defaults if options is None else options
+        if goes_on:
+            check_goes_on(options)
         tools = offered_tools(tools, options.tool_choice)
-        whole = self._template.render(messages, tools, think=options.think)
+        render = partial(self._template.render, tools=tools, think=options.think, goes_on=goes_on)
+        prepare = partial(self._prepare, options=options, tools=tools, explicit=reserve_explicit)
+        whole = render(messages)
         try:
-            return self._prepare(whole, options, tools, explicit=reserve_explicit)
+            return prepare(whole)
         except ContextLengthExceeded:
             if policy == "refuse":
                 raise
-            kept = trim_oldest(
-                messages, lambda part: self._fits(part, options, tools, explicit=reserve_explicit)
-            )
+            kept = trim_oldest(messages, lambda part: _fits(lambda: prepare(render(part))))
             if kept is None:
                 raise
-        rendered = self._template.render(kept, tools, think=options.think)
+        rendered = render(kept)
         trimmed = ContextTrimmed(len(messages) - len(kept), len(whole.token_ids) - len(rendered.token_ids))
-        prepared = self._prepare(rendered, options, tools, explicit=reserve_explicit)
-        return dataclasses.replace(prepared, trimmed=trimmed)
+        return dataclasses.replace(prepare(rendered), trimmed=trimmed)
 
     def prepare_text(
         self,
@@ -168,15 +172,14 @@ class TextGenerator:
             prompt_ids=prepared.prompt_ids,
             options=prepared.options,
             stop_token_ids=self._loaded.end_token_ids,
-            mask=self._masks.mask(
-                prepared.prompt_text, prepared.options, prepared.tools, raw=prepared.continues
-            ),
+            mask=self._mask(prepared),
             owner=owner,
             priority=priority,
         )
         # a tokenizer may drop the space before a text's first word, which is wrong where a text goes on or must match
         exact = prepared.continues or prepared.options.constraint is not None
-        context_ids = prepared.prompt_ids[-CONTEXT_TOKENS:] if exact else ()
+        in_middle = exact or prepared.goes_on is not None
+        context_ids = prepared.prompt_ids[-CONTEXT_TOKENS:] if in_middle else ()
         if prepared.continues:
             pipeline = self._reply.text_pipeline(prepared.stops, context_ids)
         else:
@@ -186,6 +189,7 @@ class TextGenerator:
                 tools=prepared.tools,
                 exact=exact,
                 context_ids=context_ids,
+                goes_on=prepared.goes_on,
             )
         return request, StepReader(pipeline, () if prepared.trimmed is None else (prepared.trimmed,))
 
@@ -270,20 +274,12 @@ class TextGenerator:
         """
         return Batch(jobs, lambda job: self.stream(prepare(job)), on_event=on_event)
 
-    def _fits(
-        self,
-        messages: Sequence[Message],
-        options: GenerationOptions,
-        tools: Sequence[ToolDefinition],
-        *,
-        explicit: bool,
-    ) -> bool:
-        rendered = self._template.render(messages, tools, think=options.think)
-        try:
-            self._prepare(rendered, options, tools, explicit=explicit)
-        except ContextLengthExceeded:
-            return False
-        return True
+    def _mask(self, prepared: PreparedRequest) -> TokenMask | None:
+        # an answer that is begun does not reason any more; reasoning that is begun is as if the prompt had opened it
+        raw = prepared.continues or prepared.goes_on == "content"
+        opens = prepared.goes_on == "reasoning" and self._template.tags
+        prompt = opens.opens if opens else prepared.prompt_text
+        return self._masks.mask(prompt, prepared.options, prepared.tools, raw=raw)
 
     def _prepare(
         self,
@@ -295,3 +291,11 @@ class TextGenerator:
     ) -> PreparedRequest:
         window = self._loaded.info.context_length
         return make_ready(rendered, options, tools, window, explicit=explicit)
+
+
+def _fits(prepare: Callable[[], PreparedRequest]) -> bool:
+    try:
+        prepare()
+    except ContextLengthExceeded:
+        return False
+    return True

@@ -9,7 +9,7 @@ from llm_local.errors import InvalidRequest
 from llm_local.messages import ToolDefinition
 from llm_local.options import GenerationOptions
 
-__all__ = ["check_raw", "offered_tools"]
+__all__ = ["check_goes_on", "check_raw", "offered_tools"]
 
 _WORDS: Final = ("auto", "none", "required")
 
@@ -63,3 +63,21 @@ def check_raw(options: GenerationOptions) -> None:
     for name, off in (("think", "default"), ("max_thinking_tokens", None), ("tool_choice", "auto")):
         if getattr(options, name) not in (off, "none" if name == "tool_choice" else off):
             raise InvalidRequest(f"{name} has no place with a raw text.", "Use a conversation.", param=name)
+
+
+def check_goes_on(options: GenerationOptions) -> None:
+    """Refuse for an answer that is begun what holds for a whole one.
+
+    Raises:
+        InvalidRequest: naming the option.
+    """
+    if options.constraint is not None:
+        raise InvalidRequest(
+            "An answer under a constraint cannot be continued, because the constraint is about the whole of it.",
+            "Drop the constraint, or ask for the whole answer again.",
+            param="constraint",
+        )
+    if options.tool_choice not in ("auto", "none"):
+        raise InvalidRequest(
+            "tool_choice asks for a call, but the answer is begun already.", param="tool_choice"
+        )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llm_local.errors import InvalidRequest
-from llm_local.events import ContextTrimmed
+from llm_local.events import Channel, ContextTrimmed
 from llm_local.messages import ToolDefinition
 from llm_local.options import GenerationOptions
 from llm_local.text.fit import fit
@@ -20,7 +20,8 @@ class PreparedRequest:
     """A request that is known to fit: exactly what the model will see, and how it will be sampled.
 
     `stops` are the caller's stop strings and the template's own. `continues` says that the reply goes on in the middle
-    of the prompt's text, rather than in a turn of its own. `tools` may be called.
+    of the prompt's text, rather than in a turn of its own; `goes_on` in the middle of which channel of an answer.
+    `tools` may be called.
     """
 
     prompt_text: str
@@ -31,6 +32,7 @@ class PreparedRequest:
     continues: bool = False
     tools: tuple[ToolDefinition, ...] = ()
     trimmed: ContextTrimmed | None = None
+    goes_on: Channel | None = None
 
 
 def make_ready(
@@ -58,4 +60,5 @@ def make_ready(
         stops=options.stop + (rendered.stops if options.constraint is None else ()),
         notices=rendered.notices,
         tools=tuple(tools),
+        goes_on=rendered.goes_on,
     )

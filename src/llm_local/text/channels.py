@@ -92,14 +92,16 @@ class ChannelSplitter:
     White space next to a tag is layout and left out, but never any of an answer that must be kept `exact`.
     """
 
-    def __init__(self, tags: ReasoningTags, *, opened: bool = False, exact: bool = False) -> None:
-        """`opened` says that the prompt ends in an open tag already."""
+    def __init__(
+        self, tags: ReasoningTags, *, opened: bool = False, exact: bool = False, begun: bool = False
+    ) -> None:
+        """`opened`: the text begins in reasoning. `begun`: it goes on in the middle of what it begins in."""
         self._tags = tags
         self._exact = exact
         self._answer = MarkerFinder((tags.opens, *tags.silent))
         self._thought = MarkerFinder((tags.closes, tags.opens))
         self._thinking = opened
-        self._fresh = True  # nothing but layout since the beginning, or since the last tag
+        self._fresh = not begun  # nothing but layout since the beginning, or since the last tag
         self._closed = False  # an answer that follows reasoning
         self._space: list[str] = []  # white space that may turn out to be layout
 

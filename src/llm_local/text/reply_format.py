@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from llm_local.events import Channel
 from llm_local.messages import ToolDefinition
 from llm_local.text.channels import ChannelSplitter
 from llm_local.text.detokenizer import Detokenizer
@@ -34,12 +35,17 @@ class ReplyFormat:
         tools: Sequence[ToolDefinition] = (),
         exact: bool = False,
         context_ids: Sequence[int] = (),
+        goes_on: Channel | None = None,
     ) -> TextPipeline:
-        """What reads the reply to a rendered `prompt`. `exact` keeps all white space of the answer."""
+        """What reads the reply to a rendered `prompt`. `exact` keeps all white space of the answer.
+
+        `goes_on` is the channel that the prompt ends in the middle of.
+        """
         tags = self._template.tags
         channels = None
         if tags is not None:
-            channels = ChannelSplitter(tags, opened=self._template.opens_reasoning(prompt), exact=exact)
+            opened = goes_on == "reasoning" if goes_on else self._template.opens_reasoning(prompt)
+            channels = ChannelSplitter(tags, opened=opened, exact=exact, begun=goes_on is not None)
         return TextPipeline(
             Detokenizer(self._tokenizer, context_ids, self.shown(tools=bool(tools))),
             stops,

@@ -31,9 +31,13 @@ def render_template(
     source: str,
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    add_generation_prompt: bool = True,
     **variables: Any,
 ) -> str:
     """The prompt for the assistant's next turn. All values are plain data: text, numbers, lists and mappings.
+
+    Without `add_generation_prompt` it ends where the last turn does.
 
     Raises:
         jinja2.TemplateSyntaxError: the source is no template.
@@ -43,7 +47,7 @@ def render_template(
         messages=[_with_reasoning(message) for message in messages],
         tools=None if tools is None else list(tools),
         documents=None,
-        add_generation_prompt=True,
+        add_generation_prompt=add_generation_prompt,
         **variables,
     )
 

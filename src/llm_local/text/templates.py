@@ -10,13 +10,16 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jinja2
 
 from llm_local.errors import InvalidRequest, ModelCorrupt
+from llm_local.events import Channel
 from llm_local.messages import Message, ToolCall, ToolDefinition
 from llm_local.text.channels import ReasoningTags, find_tags
+from llm_local.text.open_answers import check_open, open_answer
 from llm_local.text.template_language import render_template
 from llm_local.text.thinking import not_switched, template_variables, thinking_variables
 from llm_local.text.tool_formats.generic import without_tools
@@ -35,12 +38,16 @@ REASONING_NAMES = ("reasoning_content", "reasoning", "thinking")
 
 @dataclass(frozen=True, slots=True)
 class RenderedPrompt:
-    """What the model sees. `stops` are strings that end the reply because the template has no end token."""
+    """What the model sees. `stops` are strings that end the reply because the template has no end token.
+
+    `goes_on` is the channel of an answer that the prompt ends in the middle of.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     stops: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    goes_on: Channel | None = None
 
 
 class ChatTemplate:
@@ -86,20 +93,27 @@ class ChatTemplate:
         return self._source
 
     def render(
-        self, messages: Sequence[Message], tools: Sequence[ToolDefinition] = (), *, think: str = "default"
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolDefinition] = (),
+        *,
+        think: str = "default",
+        goes_on: bool = False,
     ) -> RenderedPrompt:
         """The prompt for the assistant's next turn. `think` is as in `GenerationOptions`.
 
         Earlier reasoning goes to templates that read it, and is left out by all others. To a template that knows no
-        tools they are described in the conversation, which a notice tells.
+        tools they are described in the conversation, which a notice tells. `goes_on`: the last message is the first
+        part of the assistant's turn, which stays open.
 
         Raises:
             InvalidRequest: no messages, or the template refuses them (its own words are in the message), or the model's
-                reasoning cannot be switched as `think` says.
+                reasoning cannot be switched as `think` says, or the template cannot leave a turn open.
             ModelCorrupt: the template is not one.
         """
         if not messages:
             raise InvalidRequest("There is no message to answer.", param="messages")
+        last = check_open(messages[-1]) if goes_on else None
         shield = _Shield()
         turns = [self._turn(message, shield) for message in messages]
         switches = thinking_variables(think, self._variables, self._source)
@@ -110,15 +124,41 @@ class ChatTemplate:
                 raise InvalidRequest(
                     "This model has no chat template, so it cannot use tools.", param="tools"
                 )
-            text = _transcript(turns)
+            text = _transcript(turns, is_open=goes_on)
             ids = self._start_ids() + self._encode(shield.pieces(text))
-            return RenderedPrompt(shield.restore(text), ids, (FALLBACK_STOP,), (FALLBACK_NOTICE,))
+            channel: Channel | None = "content" if goes_on else None
+            return RenderedPrompt(shield.restore(text), ids, (FALLBACK_STOP,), (FALLBACK_NOTICE,), channel)
         described = shield.cover([_tool(tool) for tool in tools], self._control)
         if not self._reads_tools and (tools or not self._reads_calls):
             turns = without_tools(turns, described)
+
+        def rendered(turns: Sequence[Mapping[str, Any]], **variables: bool) -> str:
+            return self._render(turns, described, shield, (switches or {}) | variables)
+
+        text = rendered(turns if last is None else turns[:-1])
+        opened = self.opens_reasoning(shield.restore(text))
+        if switches is None and not opened:
+            raise not_switched(think)
+        channel = None
+        if last is not None:
+            whole = partial(rendered, add_generation_prompt=False)
+            reasoning = shield.cover(last.reasoning or "", self._special)
+            text, channel = open_answer(text, turns, whole, self.tags, reasoning=reasoning, opened=opened)
+        notices = (TOOLS_NOTICE,) if tools and not self._reads_tools else ()
+        ids = self._encode(shield.pieces(text))
+        return RenderedPrompt(shield.restore(text), ids, notices=notices, goes_on=channel)
+
+    def _render(
+        self,
+        turns: Sequence[Mapping[str, Any]],
+        described: Sequence[Any],
+        shield: _Shield,
+        variables: Mapping[str, Any],
+    ) -> str:
+        """What the template makes of the turns, control strings still hidden."""
         try:
-            text = render_template(
-                self._chosen(described), turns, described or None, **self._tokens | (switches or {})
+            return render_template(
+                self._chosen(described), turns, described or None, **self._tokens | dict(variables)
             )
         except jinja2.TemplateSyntaxError as error:
             raise ModelCorrupt(
@@ -131,11 +171,6 @@ class ChatTemplate:
             raise InvalidRequest(
                 f"The model's chat template refuses these messages: {reason}", param="messages"
             ) from error
-        rendered = shield.restore(text)
-        if switches is None and not self.opens_reasoning(rendered):
-            raise not_switched(think)
-        notices = (TOOLS_NOTICE,) if tools and not self._reads_tools else ()
-        return RenderedPrompt(rendered, self._encode(shield.pieces(text)), notices=notices)
 
     def _chosen(self, tools: Sequence[Any]) -> str:
         """The one template, or of several the one that is for tools or for all."""
@@ -269,10 +304,10 @@ def _tool(tool: ToolDefinition) -> dict[str, Any]:
     }
 
 
-def _transcript(turns: Sequence[Mapping[str, Any]]) -> str:
-    """The fallback: what a base model has seen in countless forum pages."""
+def _transcript(turns: Sequence[Mapping[str, Any]], *, is_open: bool) -> str:
+    """The fallback: what a base model has seen in countless forum pages. `is_open`: the last turn goes on."""
     names = {"user": "User: ", "assistant": "Assistant: ", "tool": "Result: ", "system": ""}
     lines = [
         names[turn["role"]] + turn["content"] + ("\n" if turn["role"] == "system" else "") for turn in turns
     ]
-    return "\n".join([*lines, "Assistant:"])
+    return "\n".join(lines if is_open else [*lines, "Assistant:"])

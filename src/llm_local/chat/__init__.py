@@ -1,0 +1,1 @@
+"""Conversations with a model: history, options, slash commands. Values only; nothing here prints."""
