@@ -72,6 +72,7 @@ class ChatSignals:
         """Somebody is asked for input: Ctrl-C calls `on_interrupt` and raises KeyboardInterrupt, the others `Ended`."""
         if self.code is not None:
             raise Ended
+        self._asked_s = None  # whatever was asked to stop has stopped
         self._reading, self._on_interrupt = True, on_interrupt
         try:
             yield
@@ -80,7 +81,10 @@ class ChatSignals:
 
     @contextmanager
     def working(self, cancel: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Something is going on that `cancel`, or a look at `cancelled`, can end. Works inside of another."""
+        """Something is going on that `cancel`, or a look at `cancelled`, can end.
+
+        Inside of another, what was asked to stop before it began is asked at once.
+        """
         self._reading = False
         outer, self._cancel = self._cancel, cancel
         if outer is None:
@@ -91,6 +95,8 @@ class ChatSignals:
             yield
         finally:
             self._cancel = outer
+            if outer is None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         code = _CODES[signal.Signals(number)]

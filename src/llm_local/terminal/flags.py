@@ -54,8 +54,11 @@ def setting_flags(parsed: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(parsed).items() if name in SETTINGS}
 
 
-def add_request_flags(group: argparse._ActionsContainer) -> None:
-    """Add the generation flags that belong to one request and are no settings. Their dests are option names."""
+def add_request_flags(group: argparse._ActionsContainer, *, constraints: bool = True) -> None:
+    """Add the generation flags that belong to one request and are no settings. Their dests are option names.
+
+    `constraints` is False where several answers follow, which no one form fits.
+    """
     for name, (metavar, text, default) in _REQUEST_NUMBERS.items():
         flag = "--" + name.replace("_", "-")
         group.add_argument(
@@ -71,7 +74,8 @@ def add_request_flags(group: argparse._ActionsContainer) -> None:
         help="End the reply before this text appears. Can be given several times.",
     )
     _add_thinking_flags(group)
-    add_constraint_flags(group)
+    if constraints:
+        add_constraint_flags(group)
 
 
 def _add_thinking_flags(group: argparse._ActionsContainer) -> None:
@@ -96,7 +100,9 @@ def _add_thinking_flags(group: argparse._ActionsContainer) -> None:
 def request_options(parsed: argparse.Namespace) -> Mapping[str, Any]:
     """What `GenerationOptions.replace` takes: the request flags that were given."""
     names = (*_REQUEST_NUMBERS, "stop", "think")
-    values = {name: getattr(parsed, name) for name in names} | {"constraint": given_constraint(parsed)}
+    values = {name: getattr(parsed, name) for name in names}
+    if hasattr(parsed, "constraint"):
+        values["constraint"] = given_constraint(parsed)
     return {
         name: tuple(value) if name == "stop" else value for name, value in values.items() if value is not None
     }

@@ -67,6 +67,11 @@ class AnswerWriter:
         os.dup2(STDERR, STDOUT)
         return cls(io.FileIO(descriptor, "w", closefd=False))  # it is open as long as the process runs
 
+    @classmethod
+    def keep_stdout(cls) -> AnswerWriter:
+        """Write on descriptor 1 and leave it as it is, for a person who sees all that is written anyway."""
+        return cls(io.FileIO(STDOUT, "w", closefd=False))
+
     def write(self, text: str) -> None:
         """Send a piece of the answer at once."""
         if text:
