@@ -75,6 +75,7 @@ ZONES: Mapping[str, tuple[str, ...]] = {
         ("fastapi", "fastapi_offline", "starlette", "sse_starlette", "uvicorn", "limits"), _SERVER
     ),
     **dict.fromkeys(("prometheus_client",), ("runtime",)),
+    **dict.fromkeys(("redis",), ("runtime.redis_cache",)),
     **dict.fromkeys(("rich", "prompt_toolkit"), _TERMINALS),
     **dict.fromkeys(("sqlite3",), ("conversations", "rag")),
 }

@@ -22,6 +22,7 @@ from llm_local.settings.kinds import (
     NAMES,
     ORIGINS,
     RATE,
+    REDIS_URL,
     SWITCH,
     TEXT,
     TOKEN,
@@ -91,6 +92,7 @@ class Settings:
         "The model: org/name on the hub, a directory, or `starter` (the tiny one that ships with llm-local).",
         "Model",
         flag="--model",
+        aliases=("LLM_CURRENT_MODEL",),
     )
     use_gpu: bool = _setting(
         True, SWITCH, "Use a GPU when the machine has one; false means the CPU always.", "Model"
@@ -288,6 +290,21 @@ class Settings:
         number(Bound(0.001, 1e6)),
         "Longest wait in line, in seconds.",
         "Server",
+    )
+    response_cache_mb: int = _setting(
+        0,
+        number(Bound(0, 1_000_000, integer=True)),
+        "Memory for replies to requests that can only have one (temperature 0, or a seed), kept and given again to who "
+        "asked, in MiB; 0 keeps none.",
+        "Server",
+    )
+    response_cache_url: str | None = _setting(
+        None,
+        REDIS_URL,
+        "A Redis that keeps such replies instead, for a day; not set keeps them in memory. One on another machine gets "
+        "their texts, so a .env cannot set it.",
+        "Server",
+        secrecy="secret",
     )
     offline: bool = _setting(
         False,

@@ -19,6 +19,7 @@ __all__ = [
     "NAMES",
     "ORIGINS",
     "RATE",
+    "REDIS_URL",
     "SWITCH",
     "TEXT",
     "TOKEN",
@@ -134,5 +135,9 @@ HOSTS: Final = _matching(
 _ORIGIN: Final = r"(\*|[a-z][a-z0-9+.-]*://[^\s,/]+)"
 ORIGINS: Final = _matching(
     rf"{_ORIGIN}(\s*,\s*{_ORIGIN})*", "origins such as https://chat.example.com with commas between, or *"
+)
+REDIS_URL: Final = _matching(
+    r"rediss?://([^\s/?#@]*@)?([\w.-]+|\[[\da-fA-F:.]+\])(:\d{1,5})?(/\d{1,4})?|unix:///[^\s?#]+",
+    "redis://host:port/number, rediss:// for TLS, or unix:///path of a socket",
 )
 RATE: Final = _matching(r"[1-9]\d{0,8}/(second|minute|hour|day)", "a number per time, such as 60/minute")
