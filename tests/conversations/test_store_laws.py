@@ -31,7 +31,22 @@ from llm_local.messages import Message, ToolCall
 
 OWNERS = ("ada", "bob")
 # Words that meet each other, the syntax of queries, and texts that break programs.
-WORDS = ("tea", "Teapot", "世界", "x", "😀", "a\0b", '"', "AND", "NOT*", "col:tea", "(", "don't", "99% of_it", "Ä")
+WORDS = (
+    "tea",
+    "Teapot",
+    "世界",
+    "x",
+    "😀",
+    "a\0b",
+    '"',
+    "AND",
+    "NOT*",
+    "col:tea",
+    "(",
+    "don't",
+    "99% of_it",
+    "Ä",
+)
 texts = st.lists(st.sampled_from(WORDS), min_size=0, max_size=5).map(" ".join)
 messages = st.builds(
     Message,
@@ -41,7 +56,11 @@ messages = st.builds(
     tool_calls=st.just(()) | st.just((ToolCall("c1", "look", {"at": ["世界", 1.5, None]}),)),
 )
 facts = st.none() | st.builds(
-    ReplyFacts, st.just("tiny"), st.sampled_from([None, "stop", "length"]), st.just(Usage(3, 1, 2)), seed=st.just(7)
+    ReplyFacts,
+    st.just("tiny"),
+    st.sampled_from([None, "stop", "length"]),
+    st.just(Usage(3, 1, 2)),
+    seed=st.just(7),
 )
 
 
