@@ -119,7 +119,8 @@ class PlainInput:
         if self._num_bytes > MAX_INPUT_BYTES:
             self._assembler.drop()
             # nobody knows where an input ends whose end mark may never come
-            self._ended = not self.interactive and text is None
+            if text is None and not self.interactive:
+                self._stop()
             raise _too_large("Nothing after it was read." if self._ended else "Send a part of it.")
         if text is not None and self._editor is not None:
             self._editor.remember(text)
@@ -158,6 +159,11 @@ class PlainInput:
                 self._buffer.clear()
                 return self._checked(line)
 
+    def _stop(self) -> None:
+        """Read nothing more."""
+        self._ended = True
+        self._buffer.clear()
+
     def _read_chunk(self) -> bytes:
         try:
             return os.read(self._descriptor, _CHUNK_BYTES)
@@ -187,8 +193,7 @@ class PlainInput:
                 param="prompt",
             )
         if b"\0" in line and not self.interactive:
-            self._ended = True
-            self._buffer.clear()
+            self._stop()
             raise InvalidRequest(
                 "stdin is no text, since it has a NUL character; nothing after it was read.",
                 "Pipe in UTF-8 text, a turn on each line.",
