@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from llm_local.cli.pull import hub_of
@@ -61,9 +63,11 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
     models = _models(args)
     progress = ProgressReporter(messages)
     results: list[_Verified] = []
+    # it may be switched off, and what is asked is logged; said once, and only where something is broken
+    open_hub = cache(lambda: hub_of(load_config(), None, messages))
     try:
         for model in models:
-            results.append(_verified(model, progress, messages if args.repair else None))
+            results.append(_verified(model, progress, open_hub if args.repair else None))
     finally:
         progress.close()
         _print(results, args, answer)
@@ -80,11 +84,13 @@ def _models(args: argparse.Namespace) -> list[StoredModel]:
     return [find_model(name) for name in args.names]
 
 
-def _verified(model: StoredModel, progress: ProgressReporter, repairing: Messages | None) -> _Verified:
+def _verified(
+    model: StoredModel, progress: ProgressReporter, open_hub: Callable[[], object] | None
+) -> _Verified:
     files = verify_model(model, progress)
-    if repairing is None or not any(map(is_broken, files)):
+    if open_hub is None or not any(map(is_broken, files)):
         return _Verified(model, files)
-    hub_of(load_config(), None, repairing)  # it may be switched off, and what is asked is logged
+    open_hub()
     repair_model(model, files, progress)
     return _Verified(model, verify_model(model, progress), repaired=True)
 
