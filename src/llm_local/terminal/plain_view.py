@@ -60,8 +60,9 @@ class PlainView:
         if self._read_line is None:
             return
         info = status.info
+        stored_as = info.dtype if info.quantization == "none" else info.quantization
         self._tell(
-            f"{info.ref}: {info.num_parameters:,} parameters, {info.quantization}, on {info.device}, "
+            f"{info.ref}: {info.num_parameters:,} parameters, {stored_as}, on {info.device}, "
             f"context {info.context_length} tokens, loaded in {status.load_s:.1f} s"
         )
         if status.title:
