@@ -79,6 +79,8 @@ def test_the_defaults() -> None:
         "max_concurrent_requests": 32,
         "max_waiting_requests": 256,
         "queue_timeout_s": 300.0,
+        "response_cache_mb": 0,
+        "response_cache_url": None,
         "offline": False,
         "hf_home": None,
         "hf_endpoint": None,

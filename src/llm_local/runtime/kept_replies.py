@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from llm_local.events import (
+    Channel,
     Delta,
     Event,
     Finish,
@@ -120,7 +121,7 @@ def _event(kept: Mapping[str, Any]) -> Event:
         return ToolCallDelta(**kept["call_delta"])
     if "call" in kept:
         return ToolCallEvent(ToolCall(**kept["call"]))
-    channel = "content" if "content" in kept else "reasoning"
+    channel: Channel = "content" if "content" in kept else "reasoning"
     logprobs = tuple(
         TokenLogprob(token_id, logprob, tuple((other, its) for other, its in top))
         for token_id, logprob, top in kept["logprobs"]

@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 from llm_local.errors import Busy, InvalidRequest, LocalLLMError
@@ -68,7 +68,7 @@ class Ticket:
             raise self._error.with_traceback(None)
         return self.state in ("running", "finished")
 
-    async def places(self) -> AsyncIterator[Place]:
+    async def places(self) -> AsyncGenerator[Place]:
         """Where it stands, now and whenever that changes, while it waits. Any number may watch.
 
         That somebody rose by waiting wakes nobody by itself: it shows with the next who comes, leaves or is let in.
