@@ -1,8 +1,15 @@
 #!/usr/bin/env bash
-# Starts the API server in llm-local's own environment.
-self=$(readlink -f -- "${BASH_SOURCE[0]}") && root=$(dirname -- "$self") || exit
-if [ ! -f "$root/src/llm_local/api_server.py" ]; then
-  echo "api.sh: error: the API server is not built yet; ask one question with ./run.sh scripts/run_once.py \"Hello\"." >&2
-  exit 1
-fi
-exec "$root/run.sh" -m llm_local.api_server "$@"
+# Serves models of this machine over HTTP: ./api.sh --host 127.0.0.1 --port 8123 --model starter
+# Makes the Python environment on the first run, as run.sh does, and then becomes `llm-local serve`.
+set -u
+
+# The project's folder, also when api.sh is called through a symbolic link.
+source=${BASH_SOURCE[0]}
+while [ -L "$source" ]; do
+  folder=$(CDPATH='' cd -P -- "$(dirname -- "$source")" && pwd) || exit 1
+  source=$(readlink -- "$source") || exit 1
+  case $source in /*) ;; *) source=$folder/$source ;; esac
+done
+case $source in */*) folder=${source%/*} ;; *) folder=. ;; esac
+
+exec "${folder:-/}/run.sh" llm-local serve "$@"

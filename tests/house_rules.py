@@ -44,6 +44,7 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "service": ("runtime",),
     "api_server": ("api",),
     "__main__": ("cli",),
+    "cli": ("api_server",),  # a verb opens the door
 }
 
 _TORCH_ROOMS = (

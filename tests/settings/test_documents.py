@@ -56,4 +56,5 @@ def test_the_script_says_what_is_stale() -> None:
 def test_every_documented_flag_exists() -> None:
     script = [sys.executable, str(ROOT / "scripts" / "run_once.py"), "--help"]
     words = set(subprocess.check_output(script, text=True, timeout=60).replace(",", " ").split())
+    words |= set(verb_parser("serve").format_help().replace(",", " ").split())
     assert {setting.flag for setting in SETTINGS.values() if setting.flag} <= words

@@ -29,6 +29,7 @@ __all__ = [
     "parse_json",
     "read_body",
     "read_json",
+    "unknown_names",
     "validate",
 ]
 
@@ -140,8 +141,13 @@ def ignored_names(model: BaseModel, *without_effect: str) -> tuple[str, ...]:
     Fields of nested models come with their path (`messages[0].cache_control`). Goes into `IGNORED_HEADER`.
     """
     given = [name for name in without_effect if name in model.model_fields_set]
-    found = dict.fromkeys([*given, *_unknown(model, "")])
-    return tuple(name for name in found if _HEADER_NAME.fullmatch(name))[:_MAX_IGNORED]
+    return tuple(dict.fromkeys([*given, *unknown_names(model)]))[:_MAX_IGNORED]
+
+
+def unknown_names(model: BaseModel) -> Iterator[str]:
+    """The fields that were given and that `model` does not know, with their paths; a name that is none is `?`."""
+    for name in _unknown(model, ""):
+        yield name if _HEADER_NAME.fullmatch(name) else "?"
 
 
 def json_body(model: type[BaseModel], **examples: Mapping[str, Any]) -> dict[str, Any]:

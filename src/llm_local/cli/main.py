@@ -49,15 +49,18 @@ class Verb:
 
 VERBS: Final[Mapping[str, Verb]] = {
     "bench": Verb("measure how fast this machine runs a model", "bench"),
+    "chat": Verb("talk with a model; conversations are kept, and go on", "chat"),
     "completion": Verb("print what makes bash, zsh or fish complete llm-local's words", "completion"),
     "config": Verb("show the settings that hold, and where each came from", "settings"),
     "cp": Verb("give a model a second name; nothing is copied", "cp", ("copy",), on_shelf=True),
     "decide": Verb("score answers by their exact probabilities, and say the best", "decide"),
     "doctor": Verb("look at this machine: what runs here, and what to mend", "doctor"),
     "embed": Verb("turn texts into vectors, as the model's repository says", "embed"),
+    "history": Verb("list, search, show, export, rename and remove conversations", "history"),
     "import": Verb(
         "give a name to a folder or a GGUF file, which stays where it is", "import_model", on_shelf=True
     ),
+    "keys": Verb("list, add and remove the API keys that servers of this machine accept", "keys"),
     "list": Verb("list the models on this machine", "list_models", ("ls",), on_shelf=True),
     "plugins": Verb("list the plug-ins that are installed, and which may be loaded", "plugins"),
     "pull": Verb(
@@ -67,6 +70,9 @@ VERBS: Final[Mapping[str, Verb]] = {
     "rm": Verb("remove models, and free what no other model needs", "rm", ("remove",), on_shelf=True),
     "run": Verb("ask a model once; the answer goes to stdout, all else to stderr", "run"),
     "search": Verb("look for models on the hub", "search", ("find",)),
+    "serve": Verb(
+        "serve models of this machine over HTTP, to curl and to other programs", "serve", ("deploy",)
+    ),
     "show": Verb("show what a model on this machine is, by its files", "show", ("info",), on_shelf=True),
     "stop": Verb("have servers on this machine finish their answers, and end", "stop"),
     "verify": Verb("compare every byte of a model with what it should be", "verify", on_shelf=True),
