@@ -52,7 +52,8 @@ def test_every_verb_has_help(word: str) -> None:
     done = run(word, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: llm-local {word}")
-    assert "--json" in done.stdout
+    # what goes on for hours has no one object to print
+    assert "--json" in done.stdout or word in ("chat", "serve")
 
 
 def test_version_flag() -> None:

@@ -69,7 +69,7 @@ class PlainView:
             self._tell(f"The conversation goes on: {status.title} ({status.num_turns} turns)")
         if not status.is_stored:
             self._tell("Nothing of this chat is stored.")
-        self._tell('/help lists the commands, """ begins and ends several lines, Ctrl-D leaves.\n')
+        self._tell('/help lists the commands, """ begins and ends several lines, Ctrl-D leaves.\n\n')
 
     def progress(self, progress: Progress) -> None:
         """Show how far it is, in a line that changes or now and then a line."""

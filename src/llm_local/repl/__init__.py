@@ -1,0 +1,1 @@
+"""What both REPLs do between a line that is typed and an answer that is shown."""
