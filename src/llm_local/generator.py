@@ -49,7 +49,7 @@ class TextGenerator:
 
     `defaults` apply where a call brings no options of its own; `draft` is a smaller model of the same vocabulary that
     guesses ahead; `driver` decides which thread the engine runs in. `engine` replaces the real one in tests.
-    `runs_as` says for people what computes the forward passes; `decisions` is for whoever drives the engine itself, and
+    `runs_as` says for people what computes the forward passes; `decisions` and `scoring` are for whoever drives the engine
     `tokens` shows what the tokenizer makes of texts.
     """
 
@@ -72,9 +72,14 @@ class TextGenerator:
         self._reply = ReplyFormat(loaded.tokenizer, self._template)
         self._masks = RequestMasks(loaded, self._template, self._reply)
         self._new_id = map(str, itertools.count(1)).__next__
-        self._scorer = Scorer(loaded, self._template, self._driver, self._new_id)
+        self.scoring = Scorer(loaded, self._template, self._driver, self._new_id)
         self.tokens = TokenView(loaded.tokenizer, loaded.info)
         self.decisions = Decider(loaded, self._template, self._driver, self._new_id)
+
+    @property
+    def template_source(self) -> str:
+        """The model's chat template; empty where it has none."""
+        return self._template.source
 
     def prepare_chat(
         self,
@@ -203,7 +208,7 @@ class TextGenerator:
             InvalidRequest: `text` has no tokens.
             ContextLengthExceeded: both together and one more token do not fit the window.
         """
-        return self._scorer.score(text, given, top_logprobs)
+        return self.scoring.score(text, given, top_logprobs)
 
     def decide_chat(
         self,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from llm_local.conversations.exports import read_file
 from llm_local.errors import InvalidRequest
 
-__all__ = ["MAX_FILE_BYTES", "read_text_file", "with_files"]
+__all__ = ["MAX_FILE_BYTES", "read_text_file", "user_path", "with_files"]
 
 MAX_FILE_BYTES: Final = 1 << 20
 
@@ -20,24 +19,9 @@ def read_text_file(text: str, max_bytes: int = MAX_FILE_BYTES) -> str:
 
     Raises:
         InvalidRequest: there is none, it is no regular file, too large, or no UTF-8 text.
+        StorageError: the disk refuses.
     """
-    path = Path(text).expanduser()
-    try:
-        # a pipe or a device would be waited for; this open waits for nothing
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise InvalidRequest(f"{text} is not a file.", param="file")
-            data = file.read(max_bytes + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InvalidRequest(f"{text} cannot be read: {reason}.", param="file") from None
-    if len(data) > max_bytes:
-        raise InvalidRequest(
-            f"{text} has more than {max_bytes} bytes, which is not allowed.",
-            "Take a part of it.",
-            param="file",
-        )
+    data = read_file(user_path(text), max_bytes)
     try:
         content = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -45,6 +29,20 @@ def read_text_file(text: str, max_bytes: int = MAX_FILE_BYTES) -> str:
     if "\0" in content:
         raise InvalidRequest(f"{text} is not text: it holds a zero byte.", param="file")
     return content
+
+
+def user_path(text: str) -> Path:
+    """The path that somebody typed: `~` is the home directory, and quotes around it are not part of it.
+
+    Raises:
+        InvalidRequest: there is no such home directory.
+    """
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1]
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InvalidRequest(f"{text} cannot be found: {error}", param="file") from None
 
 
 def with_files(question: str, files: Sequence[tuple[str, str]]) -> str:

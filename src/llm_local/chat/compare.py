@@ -17,7 +17,7 @@ from llm_local.options import GenerationOptions
 if TYPE_CHECKING:
     from llm_local.generator import EventStream, TextGenerator
 
-__all__ = ["Begun", "Candidate", "CompareEvent", "Comparison", "Ended", "Ready", "Row"]
+__all__ = ["Begun", "CompareEvent", "Comparison", "Contestant", "Ended", "Ready", "Row"]
 
 _COLUMNS: Final = ("answered by", "tokens", "tokens/s", "first token", "time", "end")
 
@@ -32,7 +32,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Contestant:
     """Who answers. `open` gives it ready, and frees what it took when the block ends.
 
     `open` raises LocalLLMError where that cannot be.
@@ -44,7 +44,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What came of one candidate: an answer, or the reason why there is none. `total_s` is without the loading."""
+    """What came of one contestant: an answer, or the reason why there is none. `total_s` is without the loading."""
 
     label: str
     completion: Completion | None = None
@@ -78,7 +78,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A candidate is being opened; the events of its answer follow. `index` counts from 1."""
+    """A contestant is being opened; the events of its answer follow. `index` counts from 1."""
 
     label: str
     index: int
@@ -87,7 +87,7 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A candidate is through, and its model closed."""
+    """A contestant is through, and its model closed."""
 
     row: Row
 
@@ -96,7 +96,7 @@ CompareEvent = Begun | Ended | Event
 
 
 class Comparison:
-    """Iterate it, once: for each candidate `Begun`, the events of its answer, `Ended`. What fails is a row too.
+    """Iterate it, once: for each contestant `Begun`, the events of its answer, `Ended`. What fails is a row too.
 
     `cancel` ends the answer that is coming, and no further one begins; it is safe from a signal handler.
     """
@@ -104,11 +104,11 @@ class Comparison:
     def __init__(
         self,
         messages: Sequence[Message],
-        candidates: Sequence[Candidate],
+        contestants: Sequence[Contestant],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.messages = tuple(messages)
-        self.candidates = tuple(candidates)
+        self.contestants = tuple(contestants)
         self.rows: list[Row] = []
         """What came so far."""
         self._clock = clock
@@ -117,11 +117,11 @@ class Comparison:
         """Whether somebody asked for the end."""
 
     def __iter__(self) -> Iterator[CompareEvent]:
-        for index, candidate in enumerate(self.candidates, 1):
+        for index, contestant in enumerate(self.contestants, 1):
             if self.cancelled:
                 return
-            yield Begun(candidate.label, index, len(self.candidates))
-            row = yield from self._run(candidate)
+            yield Begun(contestant.label, index, len(self.contestants))
+            row = yield from self._run(contestant)
             self.rows.append(row)
             yield Ended(row)
 
@@ -134,8 +134,8 @@ class Comparison:
 
     def table(self) -> Shown:
         """Tokens, speed and time of all, side by side."""
-        missing = len(self.candidates) - len(self.rows)
-        notes = (f"{missing} of {len(self.candidates)} were not asked any more.",) if missing else ()
+        missing = len(self.contestants) - len(self.rows)
+        notes = (f"{missing} of {len(self.contestants)} were not asked any more.",) if missing else ()
         return Shown("Comparison", _COLUMNS, tuple(row.cells for row in self.rows), notes)
 
     def markdown(self) -> str:
@@ -156,10 +156,10 @@ class Comparison:
                 lines += ["", f"Seed {row.seed}."]
         return "\n".join(lines) + "\n"
 
-    def _run(self, candidate: Candidate) -> Generator[Event, None, Row]:
+    def _run(self, contestant: Contestant) -> Generator[Event, None, Row]:
         events: list[Event] = []
         try:
-            with candidate.open() as ready:
+            with contestant.open() as ready:
                 began = self._clock()
                 prepared = ready.generator.prepare_chat(
                     self.messages, ready.options, reserve_explicit=ready.explicit_cap, policy="trim-oldest"
@@ -172,10 +172,10 @@ class Comparison:
                         yield event
                 total_s = self._clock() - began
         except LocalLLMError as error:
-            return Row(candidate.label, error=str(error))
+            return Row(contestant.label, error=str(error))
         finally:
             self._stream = None
-        return Row(candidate.label, fold(events), total_s=total_s, seed=ready.options.seed)
+        return Row(contestant.label, fold(events), total_s=total_s, seed=ready.options.seed)
 
 
 def _quoted(text: str) -> list[str]:

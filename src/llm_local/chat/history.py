@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llm_local.chat.saving import Saver
 from llm_local.chat.turns import Entry, last_question, num_turns
-from llm_local.conversations.records import Conversation
+from llm_local.conversations.records import Conversation, StoredMessage
+from llm_local.conversations.transcript import Transcript
 from llm_local.errors import InvalidRequest
 from llm_local.messages import Message
 
@@ -77,10 +78,31 @@ class History:
         self._entries = self._entries[:1] if self.system_prompt is not None else []
         self._saver.leave()
 
-    def load(self, messages: Sequence[Message]) -> None:
-        """Begin another conversation with these messages."""
+    def load(self, transcript: Transcript) -> tuple[str, ...]:
+        """Begin another conversation with these messages; gives lines that people should see."""
         self.new()
-        self._entries = [Entry(message) for message in messages]
+        self._entries = [Entry(one.message, one.status, one.facts) for one in transcript.messages]
+        self._saver.sync(self._entries, self._model_ref)
+        notices = self._saver.take_notices()
+        if transcript.title and not notices:
+            self._saver.rename(transcript.title)
+        return notices
+
+    def transcript(self) -> Transcript:
+        """The conversation so far, to be written to a file."""
+        conversation = self.conversation
+        at = last_question(self._entries[:2])
+        first = self._entries[at].message.content if at is not None else ""
+        title = conversation.title if conversation is not None else " ".join(first.split())[:60]
+        return Transcript(
+            title,
+            self._model_ref,
+            None if conversation is None else conversation.created,
+            tuple(
+                StoredMessage(at, entry.message, entry.status, entry.facts)
+                for at, entry in enumerate(self._entries)
+            ),
+        )
 
     def open(self, conversation_id: str) -> tuple[str, ...]:
         """Go on with a stored conversation; gives lines that people should see.
@@ -89,7 +111,7 @@ class History:
             InvalidRequest: nothing is stored here.
             LocalLLMError: it cannot be found or read; the present one stays.
         """
-        archive = self._need_archive()
+        archive = self.need_archive()
         conversation = archive.get(conversation_id)
         entries = [Entry(one.message, one.status, one.facts) for one in archive.messages(conversation.id)]
         self.new()
@@ -108,7 +130,7 @@ class History:
             LocalLLMError: the archive cannot.
         """
         self._settle()
-        archive = self._need_archive()
+        archive = self.need_archive()
         if self.conversation is None:
             raise InvalidRequest("There is nothing to fork yet.", param="messages")
         copy = archive.fork(self.conversation.id)
@@ -122,7 +144,7 @@ class History:
             InvalidRequest: nothing is stored here, or there is no message yet.
             LocalLLMError: the archive cannot.
         """
-        self._need_archive()
+        self.need_archive()
         if self.conversation is None:
             raise InvalidRequest("There is no conversation to name yet.", param="title")
         self._saver.rename(title)
@@ -158,7 +180,8 @@ class History:
             raise InvalidRequest("There is no question yet.", "Ask one.", param="messages")
         return at
 
-    def _need_archive(self) -> Archive:
+    def need_archive(self) -> Archive:
+        """The archive. Raises InvalidRequest where nothing is stored."""
         if self.archive is None:
             raise InvalidRequest(
                 "Nothing is stored in this chat.", "Start it without --no-history.", param="archive"

@@ -15,7 +15,7 @@ class ModelSlot:
 
     def __init__(self, model: ChatModel, open_model: OpenModel | None) -> None:
         self._model: ChatModel | None = model
-        self._open_model = open_model
+        self.open_model = open_model
 
     @property
     def model(self) -> ChatModel:
@@ -38,7 +38,7 @@ class ModelSlot:
             InvalidRequest: this chat cannot open models.
             LocalLLMError: the model cannot be opened.
         """
-        open_model = self._open_model
+        open_model = self.open_model
         if open_model is None:
             raise InvalidRequest("This chat has one model and cannot switch.", param="model")
         try:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from llm_local.chat.asking import Asking
 from llm_local.chat.attachments import with_files
+from llm_local.chat.compare import Comparison
+from llm_local.chat.contestants import make_contestant
 from llm_local.chat.history import History
 from llm_local.chat.model_slot import ModelSlot
 from llm_local.chat.models import ChatModel, ChatTools, OpenModel
@@ -36,9 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChatSession"]
 
-_SAME_AGAIN: Final = (
-    "Nothing is left to chance (a fixed seed, or temperature 0), so the same answer comes again."
-)
+_SAME_AGAIN: Final = "Nothing is left to chance (a fixed seed, or temperature 0), so only another prompt or option changes the answer."
 _LEFT_OUT: Final = (
     f"From now on the model sees the last {MAX_TURNS} turns; older ones stay in the conversation, but it is not "
     "given them."
@@ -75,6 +75,8 @@ class ChatSession(History):
         self._asking: Asking | None = None
         self._context_used: int | None = None
         self._told: set[str] = set()  # what need not be said again in this conversation
+        self.comparison: Comparison | None = None
+        """The last one, for whoever wants to write it down."""
         self.completions: list[Completion] = []
         """The answers since the session began, in whatever conversation."""
 
@@ -180,7 +182,23 @@ class ChatSession(History):
         if option_name(name) in ("think", "format"):
             check_choices(choices, self.model)
         self._choices = choices
-        return choices.shown(name, self.model.generation_defaults)
+        return self.shown_option(name)
+
+    def shown_option(self, name: str) -> str:
+        """What holds for one option now, as text. Raises InvalidRequest where there is none of that name."""
+        return self._choices.shown(name, self.model.generation_defaults)
+
+    def compare(self, contestants: Sequence[str]) -> Comparison:
+        """The last question to several models or options: `MODEL`, `NAME=VALUE`, or `MODEL,NAME=VALUE` each.
+
+        Raises:
+            InvalidRequest: there is no question, or a word that is none of these.
+        """
+        self._settle()
+        asked = seen(self._entries[: self._last_question() + 1]).messages
+        made = [make_contestant(one, self._choices, self.model, self._slot.open_model) for one in contestants]
+        self.comparison = Comparison(asked, made)
+        return self.comparison
 
     def new(self) -> None:
         """Begin another conversation with the same system prompt and options. What is stored stays."""
