@@ -19,6 +19,7 @@ from llm_local.chat.outcomes import (
     Shown,
     Text,
 )
+from llm_local.repl.commanding import Shows
 from llm_local.repl.replies import show_answer
 from llm_local.terminal.chat_front import ChatFront
 from llm_local.terminal.chat_signals import ChatSignals
@@ -28,13 +29,14 @@ __all__ = ["Drawing"]
 
 
 class Drawing:
-    """Shows outcomes. `verbose` says whether statistics follow an answer; `failure` has what went wrong last."""
+    """Shows outcomes, with what `shows` says beside them."""
 
-    def __init__(self, front: ChatFront, signals: ChatSignals, *, verbose: bool = False) -> None:
+    def __init__(self, front: ChatFront, signals: ChatSignals, shows: Shows) -> None:
         self._front = front
         self._signals = signals
-        self.verbose = verbose
+        self._shows = shows
         self.failure: Exception | None = None
+        """What went wrong in the last attempt."""
 
     def attempt(self, run: Callable[[], Outcome], context: PromptContext) -> bool:
         """Do something and show what comes of it; False when somebody wants to leave.
@@ -72,7 +74,7 @@ class Drawing:
                 view.notice(f"Copied {what}." if copied else f"This terminal cannot copy {what}.")
             case Reply(reply, lines):
                 view.lines(lines)
-                self.failure = show_answer(reply, view, self._signals, verbose=self.verbose)
+                self.failure = show_answer(reply, view, self._signals, verbose=self._shows.verbose)
             case Compared(comparison):
                 self._compare(comparison)
                 return self._draw(comparison.table(), context)

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 from llm_local.config import load_config
 from llm_local.repl.choosing import choose_model, local_choices
-from llm_local.repl.commanding import command_context, completer
+from llm_local.repl.commanding import Shows, chat_commands, command_context, completer
 from llm_local.repl.flags import chat_request
 from llm_local.repl.loop import ChatLoop
 from llm_local.repl.opening import OpenAModel, Opening, with_model
@@ -68,6 +68,8 @@ class Launch:
         prepare_process(config)
         for warning in config.warnings:
             self._messages.note(warning)
+        shows = Shows(request.verbose)
+        table = chat_commands(shows)
         parts = FrontParts(
             self._answer,
             self._messages,
@@ -88,8 +90,8 @@ class Launch:
         conversation = opening.conversation(archive)
         if conversation is not None and conversation.model and not config.is_explicit("model_id"):
             config = with_model(config, conversation.model)
-        context = command_context(opening.session(config, archive, conversation))
-        loop = ChatLoop(context, front, self._signals, verbose=request.verbose, complete=completer(context))
+        context = command_context(opening.session(config, archive, conversation), table)
+        loop = ChatLoop(context, front, self._signals, shows=shows, complete=completer(context))
         return loop.run()
 
     def _fail(self, error: Exception, *, debug: bool) -> int:

@@ -14,6 +14,7 @@ from llm_local.chat.commands import CommandContext, Question
 from llm_local.chat.outcomes import Outcome, Reply
 from llm_local.chat.session import ChatSession
 from llm_local.errors import InvalidRequest
+from llm_local.repl.commanding import Shows, parse
 from llm_local.repl.drawing import Drawing
 from llm_local.terminal.chat_front import ChatFront
 from llm_local.terminal.chat_signals import ChatSignals, Ended
@@ -35,7 +36,7 @@ class ChatLoop:
         front: ChatFront,
         signals: ChatSignals,
         *,
-        verbose: bool = False,
+        shows: Shows,
         complete: Callable[[str], Sequence[Candidate]] = lambda line: (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -44,7 +45,7 @@ class ChatLoop:
         self._signals = signals
         self._complete = complete
         self._clock = clock
-        self._drawing = Drawing(front, signals, verbose=verbose)
+        self._drawing = Drawing(front, signals, shows)
         self._interrupted_s: float | None = None
         self._failed = OK
 
@@ -118,7 +119,7 @@ class ChatLoop:
         return INTERRUPTED if self._signals.cancelled and not interactive else None
 
     def _meant(self, text: str) -> Outcome:
-        said = self._context.table.parse(text)
+        said = parse(self._context.table, text)
         if isinstance(said, Question):
             return Reply(self._session.ask(said.text))
         return said.run(self._context)
