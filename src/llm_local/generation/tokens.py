@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from llm_local.errors import InvalidRequest
 from llm_local.messages import check_text
 from llm_local.specs import ModelInfo
 from llm_local.text.templates import RenderedPrompt
+from llm_local.text.token_bytes import TokenBytes
 
 __all__ = ["TokenView"]
 
@@ -19,6 +21,11 @@ class TokenView:
     def __init__(self, tokenizer: Any, info: ModelInfo) -> None:
         self._tokenizer = tokenizer
         self._info = info
+
+    @functools.cached_property
+    def bytes_of(self) -> TokenBytes:
+        """What gives the bytes of a token, which may be part of a character."""
+        return TokenBytes(self._tokenizer)
 
     def encode(self, text: str, *, special: bool = True) -> tuple[int, ...]:
         """Token ids of a text; with `special`, what the tokenizer puts around every text too.
