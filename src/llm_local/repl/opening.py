@@ -137,7 +137,11 @@ class Opening:
 
         def ask(call: ToolCall, source: str) -> ToolAnswer:
             self._view.suspend()
-            return question.ask(call, source)
+            self._parts.modes.show_typing()
+            try:
+                return question.ask(call, source)
+            finally:
+                self._parts.modes.hush()
 
         on_line = self._parts.messages.note if self._request.debug else None
         return self._closing.enter_context(open_tools(request, ask, on_line))

@@ -94,6 +94,7 @@ class PlainInput:
         try:
             with self._signals.reading(self._look):
                 if self._editor is not None:
+                    self._modes.show_typing()
                     return self._editor.read(prompt, context.complete, initial)
                 if self.interactive:
                     self._messages.piece(prompt)
@@ -101,6 +102,8 @@ class PlainInput:
         except (EOFError, KeyboardInterrupt, Ended):
             self._end_line()
             raise
+        finally:
+            self._modes.hush()
 
     def _end_line(self) -> None:
         """What is shown next stands on a line of its own."""

@@ -11,13 +11,15 @@ from llm_local.terminal.streams import STDIN
 
 __all__ = ["TerminalModes"]
 
-_END_OF_BRACKETED_PASTE: Final = b"\x1b[?2004l"
+# Bracketed paste ends, the cursor is shown, lines are broken at the margin, and no color is left.
+_PLAIN_AGAIN: Final = b"\x1b[?2004l\x1b[?25h\x1b[?7h\x1b[0m"
+_LOCAL_FLAGS: Final = 3
 
 
 class TerminalModes:
     """The modes of a terminal as they were when this was made; nothing where the descriptor is none.
 
-    `uses_escapes` is for whoever edits lines there: then a restore ends what line editors switch on, too.
+    `uses_escapes` is for whoever edits lines or draws there: then a restore ends what they switch on, too.
     """
 
     def __init__(self, descriptor: int = STDIN) -> None:
@@ -26,6 +28,32 @@ class TerminalModes:
         self._modes: list[Any] | None = None
         with contextlib.suppress(termios.error, OSError):
             self._modes = termios.tcgetattr(descriptor)
+
+    def silence(self) -> None:
+        """Do not show what is typed, which would land in what is drawn; it is kept for who reads next."""
+        if self._modes is None:
+            return
+        modes = list(self._modes)
+        modes[_LOCAL_FLAGS] &= ~termios.ECHO
+        with contextlib.suppress(termios.error, OSError):
+            termios.tcsetattr(self._descriptor, termios.TCSANOW, modes)
+
+    def hush(self) -> None:
+        """Do not show what is typed while an answer comes, nor ^C; it is there when a line is read again."""
+        self._set_echo(False)
+
+    def show_typing(self) -> None:
+        """Show it again."""
+        self._set_echo(True)
+
+    def _set_echo(self, wanted: bool) -> None:
+        if self._modes is None or not self.uses_escapes:  # a terminal that edits lines itself must show them
+            return
+        with contextlib.suppress(termios.error, OSError):
+            modes = termios.tcgetattr(self._descriptor)
+            echo = self._modes[3] & termios.ECHO if wanted else 0
+            modes[3] = modes[3] & ~termios.ECHO | echo
+            termios.tcsetattr(self._descriptor, termios.TCSANOW, modes)
 
     def restore(self) -> None:
         """Set them again. Harmless when repeated, and safe from a signal handler."""
@@ -36,4 +64,4 @@ class TerminalModes:
                 return
             termios.tcsetattr(self._descriptor, termios.TCSANOW, self._modes)
             if self.uses_escapes:
-                os.write(self._descriptor, _END_OF_BRACKETED_PASTE)
+                os.write(self._descriptor, _PLAIN_AGAIN)
