@@ -33,6 +33,8 @@ from llm_local.api.observe import ACCESS_LOG, Answered, Failures, Observed, watc
 from llm_local.api.openapi import describe_api, pages
 from llm_local.api.presence import Presence
 from llm_local.api.probes import probes
+from llm_local.api.queue import routes as queue
+from llm_local.api.queue.jobs import finish_jobs
 from llm_local.api.rate_limit import RateLimits
 from llm_local.api.server import ApiServer, raise_file_limit
 from llm_local.config import Config, load_config
@@ -97,7 +99,7 @@ def make_app(
 
 
 # One line for each dialect. `admit` stands before all of them, and before nothing but these stands nothing.
-_ROUTERS: Final[tuple[APIRouter, ...]] = (native.router,)
+_ROUTERS: Final[tuple[APIRouter, ...]] = (native.router, queue.router)
 _ENVELOPES: Final[Mapping[str, Envelope]] = {}
 
 
@@ -191,6 +193,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        await finish_jobs(app)
         watcher.cancel()
         await service.aclose()
         await app.state.conversations.aclose()

@@ -50,7 +50,10 @@ _Model = TypeVar("_Model", bound=BaseModel)
 class BodyTooLarge(InvalidRequest):
     """The body has more bytes than a request of this kind may have."""
 
-    kind = "body_too_large"
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(
+            f"The request body has over {max_bytes} bytes.", "Send less at once.", kind="body_too_large"
+        )
 
 
 class DialectModel(BaseModel):
@@ -166,21 +169,17 @@ async def _raw_body(request: Request, max_bytes: int) -> bytes:
         )
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > max_bytes:
-        raise _too_large(max_bytes)
+        raise BodyTooLarge(max_bytes)
     parts, size = [], 0
     try:
         async for part in request.stream():
             size += len(part)
             if size > max_bytes:
-                raise _too_large(max_bytes)
+                raise BodyTooLarge(max_bytes)
             parts.append(part)
     except ClientDisconnect:
         raise ClientGone from None
     return b"".join(parts)
-
-
-def _too_large(max_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The request body has over {max_bytes} bytes.", "Send less at once.")
 
 
 def _no_json(message: str, hint: str = "") -> InvalidRequest:

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llm_local.api.dependencies import Forbidden
 from llm_local.api.errors import error_response
-from llm_local.errors import InvalidRequest, LocalLLMError
+from llm_local.errors import AccessDenied, InvalidRequest, LocalLLMError
 
 __all__ = ["Border", "BorderRules", "WrongHost", "is_loopback"]
 
@@ -38,10 +38,15 @@ _EXPOSED: Final = (
 )
 
 
-class WrongHost(LocalLLMError):
+class WrongHost(AccessDenied):
     """The request was sent to a name that is not ours."""
 
-    kind = "misdirected_request"
+    def __init__(self) -> None:
+        super().__init__(
+            "This server does not go by the name in the Host header.",
+            "API_ALLOWED_HOSTS can add it.",
+            kind="misdirected_request",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +123,7 @@ class Border:
         if len(hosts) != 1 or _name_of(hosts[0]) is None:
             raise InvalidRequest("The request needs exactly one valid Host header.", param="Host")
         if not self._rules.allows_host(hosts[0]):
-            raise WrongHost(
-                "This server does not go by the name in the Host header.", "API_ALLOWED_HOSTS can add it."
-            )
+            raise WrongHost
         origins = request.headers.getlist("origin")
         allowed = len(origins) == 1 and self._rules.allows_origin(origins[0], hosts[0])
         if allowed:

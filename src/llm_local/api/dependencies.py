@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from fastapi import Request
 
 from llm_local.api.lifecycle import Lifecycle, shutting_down
-from llm_local.errors import LocalLLMError
+from llm_local.errors import AccessDenied
 from llm_local.service import Caller
 from llm_local.store.keys import KeyRing
 
@@ -25,22 +25,22 @@ _BEARER: Final = b"bearer"
 _MAX_KEYS: Final = 2  # some clients send both headers
 
 
-class Unauthorized(LocalLLMError):
+class Unauthorized(AccessDenied):
     """A key is needed, and none, or a wrong one, came. One message for all of it."""
-
-    kind = "unauthorized"
 
     def __init__(self) -> None:
         super().__init__(
             "Incorrect API key provided.",
             "Send one that this server knows as `Authorization: Bearer KEY` or `x-api-key: KEY`.",
+            kind="unauthorized",
         )
 
 
-class Forbidden(LocalLLMError):
+class Forbidden(AccessDenied):
     """The key is right, and its role is not enough; or a browser's page of another site asks."""
 
-    kind = "forbidden"
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint, kind="forbidden")
 
 
 async def admit(request: Request) -> Caller:

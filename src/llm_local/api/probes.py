@@ -16,19 +16,30 @@ __all__ = ["probes"]
 probes: Final = APIRouter(tags=["public"])
 
 
-@probes.api_route("/health", methods=["GET", "HEAD"], summary="Is the server there?")
-@probes.api_route("/live", methods=["GET", "HEAD"], summary="Is the server there?")
-async def live() -> Response:
-    """Answers 200 for as long as the server can answer at all. Never waits for a model. Needs no key.
+@probes.get("/health")
+@probes.head("/health", include_in_schema=False)
+async def health() -> Response:
+    """Is the server there? Answers 200 for as long as it can answer at all, without a key or a model.
 
     `curl http://127.0.0.1:8000/health`
     """
     return json_response({"status": "ok"})
 
 
-@probes.api_route("/ready", methods=["GET", "HEAD"], summary="Can the default model answer?")
+@probes.get("/live")
+@probes.head("/live", include_in_schema=False)
+async def live() -> Response:
+    """The same as /health, under the name that some orchestrators use. Needs no key.
+
+    `curl http://127.0.0.1:8000/live`
+    """
+    return json_response({"status": "ok"})
+
+
+@probes.get("/ready")
+@probes.head("/ready", include_in_schema=False)
 async def ready(request: Request) -> Response:
-    """Answers 200 once a request to the default model would be served now, else 503 with the reason. Needs no key.
+    """Can the default model answer now? Answers 200 if so, else 503 with the reason. Needs no key.
 
     `curl http://127.0.0.1:8000/ready`
     """

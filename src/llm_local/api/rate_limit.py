@@ -51,13 +51,12 @@ class RateLimits:
 class RateLimited(Busy):
     """The caller has asked too often."""
 
-    kind = "rate_limit_exceeded"
-
     def __init__(self, state: RateState, limit: str) -> None:
         super().__init__(
             f"This caller is limited to {limit}.",
             f"Try again in {state.reset_s} seconds.",
             retry_after_s=state.reset_s,
+            kind="rate_limit_exceeded",
         )
         self.headers = rate_headers(state)
 

@@ -38,8 +38,6 @@ _MAX_FILES: Final = 65_536
 class PortTaken(LocalLLMError):
     """The address cannot be listened on."""
 
-    kind = "address_unavailable"
-
 
 class ApiServer(Server):
     """uvicorn's server on one or several ports, with our way to end."""

@@ -23,7 +23,7 @@ from llm_local.api.errors import Failure, failure_of, json_text
 from llm_local.api.lifecycle import Lifecycle, shutting_down
 from llm_local.api.protocol import ABORT
 
-__all__ = ["DONE", "ErrorChunk", "SseEvent", "StreamedAnswer", "ndjson", "sse"]
+__all__ = ["DONE", "ErrorChunk", "EventStream", "NdjsonStream", "SseEvent", "StreamedAnswer", "ndjson", "sse"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,18 @@ class SseEvent:
     data: Any
     event: str | None = None
     id: str | None = None
+
+
+class EventStream(Response):
+    """Of a route that answers with server-sent events: `response_class`, for the OpenAPI document."""
+
+    media_type = "text/event-stream"
+
+
+class NdjsonStream(Response):
+    """Of a route that answers with lines of JSON: `response_class`, for the OpenAPI document."""
+
+    media_type = "application/x-ndjson"
 
 
 DONE: Final = SseEvent("[DONE]")

@@ -18,7 +18,7 @@ from llm_local.api.native.conversation import find_keeper
 from llm_local.api.native.replies import Run
 from llm_local.api.native.schemas import BatchBody, ChatBody, GenerateBody
 from llm_local.api.native.translate import chat_work, refuse_unknown, text_work
-from llm_local.api.streams import sse
+from llm_local.api.streams import EventStream, sse
 from llm_local.errors import InvalidRequest, LocalLLMError
 from llm_local.service import Work
 
@@ -44,7 +44,11 @@ async def generate(request: Request) -> Response:
     return await until_gone(request, _answer(request, text_work(body, caller_of(request)), began))
 
 
-@router.post("/generate/stream", openapi_extra=json_body(GenerateBody, continue_a_text=_PROMPT))
+@router.post(
+    "/generate/stream",
+    response_class=EventStream,
+    openapi_extra=json_body(GenerateBody, continue_a_text=_PROMPT),
+)
 async def generate_stream(request: Request) -> Response:
     """Continue a text, as server-sent events: begin, progress, delta, finish; or error.
 
@@ -83,7 +87,7 @@ async def chat(request: Request) -> Response:
     return await until_gone(request, _chat_answer(request, body, began))
 
 
-@router.post("/chat/stream", openapi_extra=json_body(ChatBody, hello=_CHAT))
+@router.post("/chat/stream", response_class=EventStream, openapi_extra=json_body(ChatBody, hello=_CHAT))
 async def chat_stream(request: Request) -> Response:
     """Answer a conversation, as server-sent events: begin, progress, delta, tool_call, finish; or error.
 
@@ -127,7 +131,7 @@ class ChatQuery(BaseModel):
     stop: list[str] | None = None
 
 
-@router.get("/generate/stream")
+@router.get("/generate/stream", response_class=EventStream)
 async def generate_stream_from_address(
     request: Request, query: Annotated[GenerateQuery, Query()]
 ) -> Response:
@@ -143,7 +147,7 @@ async def generate_stream_from_address(
     return await _stream(request, text_work(body, caller_of(request)), began)
 
 
-@router.get("/chat/stream")
+@router.get("/chat/stream", response_class=EventStream)
 async def chat_stream_from_address(request: Request, query: Annotated[ChatQuery, Query()]) -> Response:
     """The same for a browser's EventSource, which can only GET. Prefer POST.
 

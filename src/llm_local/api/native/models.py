@@ -32,7 +32,8 @@ _CHAT_ONLY: Final = {
 }
 
 
-@router.api_route("/", methods=["GET", "HEAD"], summary="What is this?")
+@router.get("/")
+@router.head("/", include_in_schema=False)
 async def root(request: Request) -> Response:
     """Who answers here. On the port for Ollama's programs in the words that they look for.
 
@@ -129,7 +130,7 @@ async def capabilities(request: Request) -> Response:
     )
 
 
-@router.get("/metrics", dependencies=[Depends(admin_only)])
+@router.get("/metrics", response_class=PlainTextResponse, dependencies=[Depends(admin_only)])
 async def metrics(request: Request) -> Response:
     """Counters and histograms for Prometheus. Needs a key with the role admin, where there are keys.
 
