@@ -1,0 +1,109 @@
+"""What all of OpenAI's answers have in common: ids, token counts, reasons to end. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from llm_local.errors import EngineError
+from llm_local.events import Delta, Event, Finish, FinishReason
+from llm_local.specs import ModelInfo
+
+__all__ = ["Head", "Tally", "arguments_text", "fingerprint", "new_id", "shown_reason"]
+
+
+def new_id(prefix: str) -> str:
+    """An id that nobody guesses, and nothing else has."""
+    return prefix + secrets.token_hex(12)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What every chunk of one answer says alike. `created` is in seconds since 1970."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    system_fingerprint: str
+
+    @classmethod
+    def new(cls, prefix: str, object: str, model: str, info: ModelInfo) -> Self:
+        """A head with a fresh id. `model` is the name as it was asked for."""
+        return cls(new_id(prefix), object, int(time.time()), model, fingerprint(info))
+
+    def body(self, **more: Any) -> dict[str, Any]:
+        """As JSON, with `more` fields."""
+        return {**dataclasses.asdict(self), **more}
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts the tokens of one request while its choices come.
+
+    The choices of one prompt count it once. Of its tokens as many were cached as for the choice that found the least:
+    what the others found is this very request's.
+    """
+
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    _prompts: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def feed(self, event: Event, prompt: int = 0) -> None:
+        """Take what an event of a choice says; `prompt` is the number of its prompt."""
+        if isinstance(event, Delta) and event.channel == "reasoning":
+            self.reasoning_tokens += len(event.token_ids)
+        elif isinstance(event, Finish):
+            usage = event.usage
+            self.completion_tokens += usage.completion_tokens
+            cached = min(usage.cached_tokens, self._prompts.get(prompt, (0, usage.cached_tokens))[1])
+            self._prompts[prompt] = (usage.prompt_tokens, cached)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """All tokens of the prompts, cached ones included."""
+        return sum(tokens for tokens, _ in self._prompts.values())
+
+    @property
+    def cached_tokens(self) -> int:
+        """Those of them that did not have to be read."""
+        return sum(cached for _, cached in self._prompts.values())
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """The `usage` of chat and completions."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
+        }
+
+
+def shown_reason(reason: FinishReason) -> str:
+    """OpenAI's word for why a reply ended.
+
+    Raises:
+        EngineError: it was cancelled, and not by the client, who would not be there to read this.
+    """
+    if reason == "cancelled":
+        raise EngineError("The reply was broken off.", "Try again.")
+    return reason
+
+
+def arguments_text(arguments: Mapping[str, Any]) -> str:
+    """The arguments of a call as JSON text."""
+    return json.dumps(arguments, ensure_ascii=False)
+
+
+def fingerprint(info: ModelInfo) -> str:
+    """Names the weights and how they compute: what must be equal for a seed to give the same answer."""
+    facts = f"{info.path} {info.dtype} {info.device} {info.quantization}"
+    return "fp_" + hashlib.sha256(facts.encode()).hexdigest()[:12]

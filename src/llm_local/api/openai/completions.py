@@ -1,0 +1,131 @@
+"""`POST /v1/completions`: raw texts, continued or scored."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from llm_local.api.bodies import json_body, read_body
+from llm_local.api.dependencies import caller_of, service_of
+from llm_local.api.disconnect import until_gone
+from llm_local.api.errors import json_response
+from llm_local.api.openai.answers import Head, Tally
+from llm_local.api.openai.chat_answers import usage_chunk
+from llm_local.api.openai.choices import Choice, Chunks, begin_choices, close_all, events_of
+from llm_local.api.openai.completion_answers import CompletionChunks, Echo, whole_choice
+from llm_local.api.openai.errors import in_openai_words
+from llm_local.api.openai.headers import reply_headers
+from llm_local.api.openai.schemas import CompletionRequest
+from llm_local.api.openai.token_logprobs import CompletionLogprobs
+from llm_local.api.openai.translate import completion_works, num_choices, wants_usage
+from llm_local.api.streams import DONE, sse
+from llm_local.events import Event, Finish, Timings, TokenLogprob, Usage
+from llm_local.service import Service, Work
+
+__all__ = ["router"]
+
+router = APIRouter()
+
+Tokens = tuple[tuple[int, TokenLogprob | None], ...]
+"""Token ids with their log-probabilities."""
+
+_EXAMPLE = {"model": "starter", "prompt": "The sky is", "max_tokens": 16}
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A request whose choices are ready to be read. `scores` are those of its prompts, where they are asked for."""
+
+    body: CompletionRequest
+    choices: list[Choice]
+    scores: list[Tokens]
+
+    def writer(self, head: Head, choice: Choice) -> CompletionChunks:
+        """What makes the chunks of one choice."""
+        reply, top = choice.reply, self.body.logprobs
+        tokens = self.scores[choice.prompt] if self.scores else ()
+        return CompletionChunks(
+            head,
+            choice.index,
+            echo=Echo(reply.prompt_text, tokens) if self.body.echo else None,
+            logprobs=None if top is None else CompletionLogprobs(reply.token_bytes, top=top),
+            with_usage=wants_usage(self.body),
+        )
+
+    async def events(self) -> AsyncGenerator[tuple[Choice, Event]]:
+        """What comes of the choices; with `max_tokens` 0 nothing but their ends."""
+        if self.body.max_tokens == 0:
+            for choice in self.choices:
+                yield choice, Finish("length", Usage(prompt_tokens=choice.reply.prompt_tokens), Timings())
+            return
+        async with aclosing(events_of(self.choices)) as events:
+            async for choice, event in events:
+                yield choice, event
+
+
+@router.post("/completions", openapi_extra=json_body(CompletionRequest, text=_EXAMPLE))
+async def create_completion(request: Request) -> Response:
+    """Continue texts, whole or in chunks; with `echo` and `logprobs` also score them.
+
+    `curl http://127.0.0.1:8000/v1/completions -d '{"model": "starter", "prompt": "The sky is", "max_tokens": 8}'`
+    """
+    body = await read_body(request, CompletionRequest)
+    if not body.stream:
+        return await until_gone(request, _answer(request, body))
+    begun = await until_gone(request, _begin(request, body))
+    chunks = Chunks(begun.choices, _chunks(begun))
+    return sse(request, chunks, headers=reply_headers(body, begun.choices))
+
+
+async def _begin(request: Request, body: CompletionRequest) -> _Begun:
+    service, works = service_of(request), completion_works(body, caller_of(request))
+    with in_openai_words(body.model, "prompt"):
+        scores = [await _score(service, body, work) for work in works] if body.echo else []
+        return _Begun(body, await begin_choices(service, works, num_choices(body)), scores)
+
+
+async def _score(service: Service, body: CompletionRequest, work: Work) -> Tokens:
+    """The tokens of a prompt with their log-probabilities, where those are asked for."""
+    if body.logprobs is None:
+        return ()
+    prompt = work.prompt if work.prompt is not None else work.prompt_ids or ()
+    scored = await service.score(work.caller, work.model, prompt, top_logprobs=body.logprobs)
+    return tuple(zip(scored.token_ids, scored.logprobs, strict=True))
+
+
+async def _answer(request: Request, body: CompletionRequest) -> Response:
+    begun = await _begin(request, body)
+    try:
+        head = Head.new("cmpl-", "text_completion", body.model, begun.choices[0].reply.info)
+        writers = [begun.writer(head, choice) for choice in begun.choices]
+        chunks = [writer.begin() for writer in writers]
+        tally = Tally()
+        async for choice, event in begun.events():
+            tally.feed(event, choice.prompt)
+            chunks[choice.index] += writers[choice.index].feed(event)
+        shown = [whole_choice(one) for one in chunks]
+        headers = reply_headers(body, begun.choices)
+        return json_response(head.body(choices=shown, usage=tally.usage), headers=headers)
+    finally:
+        await close_all(begun.choices)
+
+
+async def _chunks(begun: _Begun) -> AsyncGenerator[Any]:
+    head = Head.new("cmpl-", "text_completion", begun.body.model, begun.choices[0].reply.info)
+    writers = [begun.writer(head, choice) for choice in begun.choices]
+    tally = Tally()
+    for writer in writers:
+        for chunk in writer.begin():
+            yield chunk
+    async for choice, event in begun.events():
+        tally.feed(event, choice.prompt)
+        for chunk in writers[choice.index].feed(event):
+            yield chunk
+    if wants_usage(begun.body):
+        yield usage_chunk(head, tally.usage)
+    yield DONE

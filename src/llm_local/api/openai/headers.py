@@ -1,0 +1,34 @@
+"""Response headers that say what the body has no place for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from llm_local.api.bodies import IGNORED_HEADER, DialectModel, ignored_names
+from llm_local.api.openai.choices import Choice
+
+__all__ = ["SEED_HEADER", "ignored_header", "reply_headers"]
+
+TRIMMED_HEADER: Final = "x-llm-local-context-trimmed"
+"""How much of a conversation was left out, where the client asked for that."""
+SEED_HEADER: Final = "x-llm-local-seed"
+"""The seeds of the choices, in their order: sent again with the same request, each gives the same answer."""
+
+
+def ignored_header(body: DialectModel, *without_effect: str) -> dict[str, str]:
+    """The header that names the fields without effect; none where there are none."""
+    names = ignored_names(body, *without_effect)
+    return {IGNORED_HEADER: ", ".join(names)} if names else {}
+
+
+def reply_headers(body: DialectModel, choices: Sequence[Choice], *without_effect: str) -> dict[str, str]:
+    """The headers of an answer; `without_effect` are fields that were given in vain."""
+    headers = ignored_header(body, *without_effect)
+    seeds = [choice.reply.options.seed for choice in choices]
+    if any(seed is not None for seed in seeds):
+        headers[SEED_HEADER] = ", ".join(str(seed) for seed in seeds)
+    trimmed = choices[0].reply.trimmed
+    if trimmed is not None:
+        headers[TRIMMED_HEADER] = f"messages={trimmed.num_messages}, tokens={trimmed.num_tokens}"
+    return headers
