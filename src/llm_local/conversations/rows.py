@@ -12,7 +12,6 @@ from llm_local.conversations import statements as sql
 from llm_local.conversations.fields import facts_fields, facts_from, message_fields, message_from
 from llm_local.conversations.records import Conversation, ReplyFacts, ReplyStatus, StoredMessage
 from llm_local.errors import ConversationNotFound, DatabaseUnusable, InvalidRequest
-from llm_local.messages import Message
 
 __all__ = [
     "Place",
@@ -122,9 +121,9 @@ def to_conversation(row: tuple[Any, ...]) -> Conversation:
     return Conversation(*row[1:])
 
 
-def title_from(message: Message) -> str:
+def title_from(question: str) -> str:
     """What a conversation is called by itself: the beginning of a question, in one line."""
-    line = " ".join(message.content[: 4 * _TITLE_CHARS].split())
+    line = " ".join(question[: 4 * _TITLE_CHARS].split())
     return line if len(line) <= _TITLE_CHARS else line[: _TITLE_CHARS - 1].rstrip() + "…"
 
 

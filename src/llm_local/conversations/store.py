@@ -13,7 +13,6 @@ Raises (from every method):
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import time
 import uuid
@@ -26,6 +25,7 @@ from llm_local.conversations import statements as sql
 from llm_local.conversations.database import Database
 from llm_local.conversations.drafts import ReplyDraft
 from llm_local.conversations.fields import checked_title
+from llm_local.conversations.lookup import check_position, find, view
 from llm_local.conversations.records import Conversation, ReplyFacts, SearchHit, StoredMessage
 from llm_local.conversations.rows import (
     Place,
@@ -39,14 +39,13 @@ from llm_local.conversations.rows import (
     touch,
 )
 from llm_local.conversations.searching import Query, read_query, snippet
-from llm_local.errors import ConversationNotFound, InvalidRequest
+from llm_local.errors import InvalidRequest
 from llm_local.home import data_home
 from llm_local.messages import Message, check_text
 
 __all__ = ["ConversationStore", "ReplyDraft", "conversations_path"]
 
 _MAX_LISTED: Final = 1000
-_ID: Final = re.compile("[0-9a-f]{4,32}")
 _NO_LIMIT: Final = 2**63 - 1
 
 
@@ -96,19 +95,18 @@ class ConversationStore:
         rows = [self._row(message) for message in messages]
         with self._database.writing() as connection:
             place = self._add(connection, owner, title=title, model=model, forked_from=None)
-            for row in rows:
-                self._append(connection, place, row)
-            return _view(connection, place)
+            self._append(connection, place, rows)
+            return view(connection, place)
 
     def get(self, owner: str, conversation_id: str) -> Conversation:
         """One conversation, by its id or the beginning of it: 4 digits at least, and no other's."""
         with self._database.reading() as connection:
-            return _view(connection, _find(connection, owner, conversation_id))
+            return view(connection, find(connection, owner, conversation_id))
 
     def messages(self, owner: str, conversation_id: str) -> tuple[StoredMessage, ...]:
         """All messages, in order."""
         with self._database.reading() as connection:
-            return read_messages(connection, _find(connection, owner, conversation_id))
+            return read_messages(connection, find(connection, owner, conversation_id))
 
     def append(
         self, owner: str, conversation_id: str, message: Message, *, facts: ReplyFacts | None = None
@@ -117,8 +115,8 @@ class ConversationStore:
         stored = StoredMessage(0, message, facts=facts, created=self._clock())
         row = row_of(stored)
         with self._database.writing() as connection:
-            place = _find(connection, owner, conversation_id)
-            number = self._append(connection, place, row)
+            place = find(connection, owner, conversation_id)
+            number = self._append(connection, place, [row])
             touch(connection, place, self._clock(), facts.model if facts else None)
             return message_at(connection, place, number, stored)
 
@@ -127,10 +125,10 @@ class ConversationStore:
     ) -> ReplyDraft:
         """Begin a reply at the end, or one that replaces what is there from position `at` on once it is settled."""
         with self._database.reading() as connection:
-            place = _find(connection, owner, conversation_id)
+            place = find(connection, owner, conversation_id)
             replaced = None
             if at is not None:
-                _check_position(connection, place, at)
+                check_position(connection, place, at)
                 last = connection.execute(sql.LAST_MESSAGE, place.bound()).fetchone()[0]
                 replaced = (at, last)
         return ReplyDraft(self._database, place, model=model, replaced=replaced, clock=self._clock)
@@ -145,11 +143,10 @@ class ConversationStore:
         """Put messages in place of all from `position` on; all of it happens or nothing."""
         rows = [self._row(message) for message in messages]
         with self._database.writing() as connection:
-            place = _find(connection, owner, conversation_id)
-            _check_position(connection, place, position)
+            place = find(connection, owner, conversation_id)
+            check_position(connection, place, position)
             connection.execute(sql.CUT, place.bound(position=position, until=_NO_LIMIT))
-            for row in rows:
-                self._append(connection, place, row)
+            self._append(connection, place, rows)
             touch(connection, place, self._clock())
             return read_messages(connection, place)[position:]
 
@@ -159,34 +156,34 @@ class ConversationStore:
         if not title:
             raise InvalidRequest("A title cannot be empty.", param="title")
         with self._database.writing() as connection:
-            place = _find(connection, owner, conversation_id)
+            place = find(connection, owner, conversation_id)
             set_title(connection, place, title)
-            return _view(connection, place)
+            return view(connection, place)
 
     def set_model(self, owner: str, conversation_id: str, model: str | None) -> Conversation:
         """Say which model goes on with a conversation."""
         with self._database.writing() as connection:
-            place = _find(connection, owner, conversation_id)
+            place = find(connection, owner, conversation_id)
             connection.execute(sql.SET_MODEL, place.bound(model=model))
-            return _view(connection, place)
+            return view(connection, place)
 
     def fork(self, owner: str, conversation_id: str, *, up_to: int | None = None) -> Conversation:
         """Copy a conversation, or its first `up_to` messages; the copy goes its own way."""
         with self._database.writing() as connection:
-            place = _find(connection, owner, conversation_id)
-            old = _view(connection, place)
+            place = find(connection, owner, conversation_id)
+            old = view(connection, place)
             if up_to is not None:
-                _check_position(connection, place, up_to, "up_to")
+                check_position(connection, place, up_to, "up_to")
             copied = read_messages(connection, place, -1 if up_to is None else up_to)
             fork = self._add(connection, owner, title=old.title, model=old.model, forked_from=old.id)
             for message in copied:
                 add_message(connection, fork, row_of(message))
-            return _view(connection, fork)
+            return view(connection, fork)
 
     def delete(self, owner: str, *conversation_ids: str) -> None:
         """Delete conversations, all or none, and every trace of them: in the log, the index and the backups."""
         with self._database.writing() as connection:
-            for place in {_find(connection, owner, one) for one in conversation_ids}:
+            for place in {find(connection, owner, one) for one in conversation_ids}:
                 connection.execute(sql.DELETE_CONVERSATION, place.bound())
         self._database.forget()
 
@@ -194,7 +191,7 @@ class ConversationStore:
         """Conversations, the one that was changed last first; those after `before`, the id that a page ended with."""
         _check_limit(limit)
         with self._database.reading() as connection:
-            after = None if before is None else _find(connection, owner, before).seq
+            after = None if before is None else find(connection, owner, before).seq
             rows = connection.execute(sql.LIST, {"owner": owner, "before": after, "limit": limit})
             return tuple(map(to_conversation, rows.fetchall()))
 
@@ -215,7 +212,7 @@ class ConversationStore:
             told = {seq for seq, *_ in said}
             titles = _run_search(connection, sql.search_titles, owner, query, limit)
             found = ([one for one in titles if one[0] not in told] + said)[:limit]
-            views = {seq: _view(connection, Place(seq, owner)) for seq, *_ in found}
+            views = {seq: view(connection, Place(seq, owner)) for seq, *_ in found}
         return tuple(
             SearchHit(views[seq], position, role, snippet(content, query.words))
             for seq, role, content, position in found
@@ -248,10 +245,16 @@ class ConversationStore:
             set_title(connection, place, title)
         return place
 
-    def _append(self, connection: sqlite3.Connection, place: Place, row: dict[str, Any]) -> int:
-        number = add_message(connection, place, row)
-        if row["role"] == "user" and not _view(connection, place).title:
-            set_title(connection, place, title_from(Message("user", row["content"])))
+    def _append(self, connection: sqlite3.Connection, place: Place, rows: Sequence[dict[str, Any]]) -> int:
+        """Add rows, and name the conversation by its first question; the number of the last row, or 0."""
+        number = 0
+        for row in rows:
+            number = add_message(connection, place, row)
+        question = next(
+            (row["content"] for row in rows if row["role"] == "user" and row["content"].strip()), ""
+        )
+        if question and not view(connection, place).title:
+            set_title(connection, place, title_from(question))
         return number
 
     def _row(self, message: Message | StoredMessage) -> dict[str, Any]:
@@ -260,46 +263,12 @@ class ConversationStore:
         return row_of(message)
 
 
-def _find(connection: sqlite3.Connection, owner: str, conversation_id: str) -> Place:
-    rows: list[tuple[int, str]] = []
-    if _ID.fullmatch(conversation_id):
-        rows = connection.execute(sql.FIND, {"owner": owner, "id": conversation_id}).fetchall()
-    if not rows:
-        raise ConversationNotFound(
-            f"There is no conversation {conversation_id[:64]!r}.",
-            "`llm-local history` lists those there are.",
-        )
-    if len(rows) > 1:
-        raise InvalidRequest(
-            f"Several conversations have an id that begins with {conversation_id!r}.",
-            "Give more of the id.",
-            param="conversation_id",
-        )
-    return Place(rows[0][0], owner)
-
-
-def _view(connection: sqlite3.Connection, place: Place) -> Conversation:
-    return to_conversation(connection.execute(sql.VIEW, place.bound()).fetchone())
-
-
 def _run_search(
     connection: sqlite3.Connection, statement: Callable[..., str], owner: str, query: Query, limit: int
 ) -> list[tuple[int, str, str, int]]:
     text = statement(long=bool(query.long), short=bool(query.short))
     values = {"owner": owner, "query": query.long, "short": query.short, "limit": limit}
     return connection.execute(text, values).fetchall()
-
-
-def _check_position(
-    connection: sqlite3.Connection, place: Place, position: int, param: str = "position"
-) -> None:
-    count = connection.execute(sql.COUNT_MESSAGES, place.bound()).fetchone()[0]
-    if not 0 <= position <= count:
-        raise InvalidRequest(
-            f"There is no position {position} in a conversation of {count} messages.",
-            f"Use one from 0 to {count}.",
-            param=param,
-        )
 
 
 def _check_limit(limit: int) -> None:
