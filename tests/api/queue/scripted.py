@@ -40,7 +40,6 @@ class ScriptedReply(FakeReply):
         return event
 
     def cancel(self) -> None:
-        self._said = asyncio.Queue() if self._said.empty() else self._said
         self._said.put_nowait(Finish("cancelled", USAGE, TIMINGS))
 
 
