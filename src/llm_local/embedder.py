@@ -211,6 +211,15 @@ class TextEmbedder:
         prompt = self._reader.choose_prompt(options.prompt_name, options.prompt)
         return self._reader.read(texts, prompt, truncate=options.truncate, name_of=name_of)
 
+    def prepare_ids(self, texts: Sequence[Sequence[int]], options: EmbedOptions) -> PreparedTexts:
+        """Token ids as they are, without any prompt.
+
+        Raises:
+            InvalidRequest: as in `embed`, also for an id that the model does not have.
+        """
+        self._size(options)
+        return self._reader.take(texts, self.info.vocab_size, truncate=options.truncate)
+
     def stream(
         self,
         prepared: PreparedTexts,

@@ -49,8 +49,8 @@ class TextGenerator:
 
     `defaults` apply where a call brings no options of its own; `draft` is a smaller model of the same vocabulary that
     guesses ahead; `driver` decides which thread the engine runs in. `engine` replaces the real one in tests.
-    `runs_as` says for people what computes the forward passes; `decisions` and `scoring` are for whoever drives the engine
-    `tokens` shows what the tokenizer makes of texts.
+    `runs_as` says for people what computes the forward passes; `decisions` and `scoring` are for whoever drives the
+    engine itself, and `tokens` shows what the tokenizer makes of texts.
     """
 
     def __init__(

@@ -96,6 +96,31 @@ class TextReader:
             raise InvalidRequest(f"{name_of(none)} {what}, so it has no embedding.", param="texts")
         return PreparedTexts(tuple(ids), tuple(left_out), prompt, num_prompt)
 
+    def take(self, texts: Sequence[Sequence[int]], num_ids: int, *, truncate: bool) -> PreparedTexts:
+        """Texts that are token ids already, below `num_ids`, with whatever belongs before and behind them.
+
+        Raises:
+            InvalidRequest: there is none, one is empty or has no such id, or one is too long and may not be cut.
+        """
+        if not texts:
+            raise InvalidRequest("There is no text to embed.", param="texts")
+        for index, ids in enumerate(texts):
+            if not ids:
+                raise InvalidRequest(f"{number_of(index)} is empty, so it has no embedding.", param="texts")
+            wrong = next((one for one in ids if type(one) is not int or not 0 <= one < num_ids), None)
+            if wrong is not None:
+                raise InvalidRequest(
+                    f"{number_of(index)} has {wrong!r}, which is no token id of this model.",
+                    f"They go from 0 to {num_ids - 1}.",
+                    param="texts",
+                )
+        arrays = [np.asarray(ids, dtype=np.int32) for ids in texts]
+        long = [index for index, one in enumerate(arrays) if len(one) > self._window]
+        if long and not truncate:
+            raise self._too_long(long, arrays, number_of)
+        left_out = tuple(max(0, len(one) - self._window) for one in arrays)
+        return PreparedTexts(tuple(one[: self._window] for one in arrays), left_out)
+
     def _check(self, texts: Sequence[str], name_of: Callable[[int], str]) -> None:
         if isinstance(texts, str):
             raise InvalidRequest("The texts are one text.", "Give a list of texts.", param="texts")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,6 +23,7 @@ __all__ = [
     "gpu_bytes",
     "no_native",
     "place",
+    "release_memory",
     "resolve_device",
     "resolve_dtype",
     "stored_dtype",
@@ -168,6 +172,17 @@ def gpu_bytes(device: str) -> int:
     if device != "cuda":
         return available_bytes(device)
     return sum(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
+
+
+def release_memory() -> None:
+    """Give back what allocators hold of models that are gone: to the operating system, and to other programs' GPUs."""
+    gc.collect()  # a model and its engine know each other
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+    with suppress(OSError, AttributeError):  # glibc alone keeps so much, and has this
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _need_bytes(weights: Weights, dtype: torch.dtype) -> int:

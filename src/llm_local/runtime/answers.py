@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from llm_local.events import TokenLogprob, Usage
+from llm_local.runtime.kept_replies import CacheStatistics
+from llm_local.runtime.line_facts import LineStatistics
 from llm_local.specs import ModelInfo
 
-__all__ = ["Capability", "EmbeddedTexts", "KnownModel", "Loaded", "Ranked", "Readiness", "Rendered"]
+if TYPE_CHECKING:
+    from llm_local.loaders.card import ModelCard
+
+__all__ = [
+    "Capability",
+    "EmbeddedTexts",
+    "KnownModel",
+    "Loaded",
+    "Ranked",
+    "Ranking",
+    "Readiness",
+    "Rendered",
+    "ScoredText",
+    "ServiceStats",
+    "ShownModel",
+]
 
 Capability = Literal["chat", "completion", "tools", "thinking", "embedding"]
 
@@ -47,6 +66,34 @@ class Ranked:
 
     index: int
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Documents, the best first. `prompt_tokens` is all that the model read."""
+
+    model: str
+    documents: tuple[Ranked, ...]
+    prompt_tokens: int
+
+    def __iter__(self) -> Iterator[Ranked]:
+        return iter(self.documents)
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredText:
+    """The tokens of a text, each with its log-probability after those before it.
+
+    The very first token a model sees has none: None stands for it.
+    """
+
+    model: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob | None, ...]
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +139,27 @@ class KnownModel:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownModel:
+    """A model with all that its files tell; None where they are damaged or not here."""
+
+    known: KnownModel
+    card: ModelCard | None
+
+
+@dataclass(frozen=True, slots=True)
 class Readiness:
     """Whether a request to the default model would be served now; if not, `reason` says why in one sentence."""
 
     ready: bool
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStats:
+    """One look at a service: each model's line, what is loaded and on its way, the cache of replies."""
+
+    lines: Mapping[str, LineStatistics]
+    loaded: tuple[Loaded, ...]
+    loading: tuple[str, ...]
+    cache: CacheStatistics | None
+    draining: bool

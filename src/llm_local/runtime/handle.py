@@ -6,7 +6,7 @@ import asyncio
 import weakref
 from collections import deque
 
-from llm_local.engine.protocol import EngineStep, TokenRequest
+from llm_local.engine.protocol import EngineStep, PrefillStep, TokenRequest
 from llm_local.events import Event
 from llm_local.generator import StepReader
 from llm_local.runtime.worker import Deliver, EngineWorker
@@ -25,12 +25,16 @@ class AsyncEventStream:
         self._worker = worker
         self._sequence_id = request.sequence_id
         self._reader = reader
-        self._steps: asyncio.Queue[EngineStep | None] = asyncio.Queue()  # None: closed
+        self._steps = _Steps()
         self._events: deque[Event] = deque(reader.opening)
         self._closed = False
         loop = asyncio.get_running_loop()
         worker.submit(request, _posting(worker, request.sequence_id, loop, weakref.ref(self._steps)))
         weakref.finalize(self, worker.cancel, request.sequence_id, deliver_rest=False)
+
+    async def until_read(self) -> None:
+        """Wait until the whole prompt has been read, or the stream is over; nobody has to iterate for that."""
+        await self._steps.prompt_read.wait()
 
     def __aiter__(self) -> AsyncEventStream:
         return self
@@ -66,14 +70,27 @@ class AsyncEventStream:
             self._closed = True
             self._events.clear()
             self._worker.cancel(self._sequence_id, deliver_rest=False)
-            self._steps.put_nowait(None)
+            self._steps.put_step(None)
+
+
+class _Steps(asyncio.Queue[EngineStep | None]):
+    """What has come and is not read yet; None: closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompt_read = asyncio.Event()
+
+    def put_step(self, step: EngineStep | None) -> None:
+        self.put_nowait(step)
+        if not isinstance(step, PrefillStep):
+            self.prompt_read.set()
 
 
 def _posting(
     worker: EngineWorker,
     sequence_id: str,
     loop: asyncio.AbstractEventLoop,
-    box: weakref.ref[asyncio.Queue[EngineStep | None]],
+    box: weakref.ref[_Steps],
 ) -> Deliver:
     """What the engine thread calls. It does not keep the stream alive, and ends a sequence nobody can read."""
 
@@ -81,7 +98,7 @@ def _posting(
         steps = box()
         try:
             if steps is not None:
-                loop.call_soon_threadsafe(steps.put_nowait, step)
+                loop.call_soon_threadsafe(steps.put_step, step)
                 return
         except RuntimeError:  # the loop is closed
             pass

@@ -1,138 +1,384 @@
 """The models in memory: loaded when they are first asked for, shared by all who use them, gone when nobody does.
 
-All bookkeeping is done on one event loop; only loading and closing run in threads.
+The laws: many who ask for a model at once cause one load. A model in use never goes. Who wants a model for which there
+is no room waits until others are idle; a model for which there never can be is refused at once, and nothing goes for
+it. A load that fails is tried again by whoever comes next. All bookkeeping is done on one event loop; what takes time
+runs in threads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
+import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
 
 from llm_local.config import Config
-from llm_local.events import Progress
-from llm_local.runtime.answers import Loaded
-from llm_local.runtime.opening import OpenModel, open_model
-from llm_local.runtime.worker import EngineWorker, ThreadDriver
+from llm_local.errors import Busy, EngineError, LocalLLMError
+from llm_local.runtime.answers import KnownModel, Readiness
+from llm_local.runtime.crashes import CrashRecord
+from llm_local.runtime.leases import Lease, Loading, Resident
+from llm_local.runtime.residents import ModelOpener, Opener
+from llm_local.runtime.room import Room, RoomLimits
+from llm_local.runtime.wanted import ModelKey, WantedModel, check_here, wanted_model
 
-__all__ = ["Lease", "ModelPool", "OpenInPool", "Resident"]
+__all__ = ["ModelPool"]
 
+logger = logging.getLogger(__name__)
 
-class OpenInPool(Protocol):
-    """How a model is opened, called in a thread: `runtime.opening.open_model`, or a test's own."""
+Result = TypeVar("Result")
 
-    def __call__(
-        self, config: Config, on_progress: Callable[[Progress], None], *, driver: Callable[..., ThreadDriver]
-    ) -> OpenModel:
-        """The open model, its engine in the thread that `driver` starts."""
-
-
-@dataclass(eq=False)
-class Resident:
-    """A model in memory, and the thread of its engine."""
-
-    name: str
-    model: OpenModel
-    worker: EngineWorker
-    keep_alive_s: float
-    requests: int = 0
-    idle_since: float = 0.0
-    config: Config = field(default_factory=Config)
-
-    def facts(self, now: float) -> Loaded:
-        """What to tell about it."""
-        expires = None if self.keep_alive_s < 0 else max(0.0, self.idle_since + self.keep_alive_s - now)
-        info = self.model.info
-        return Loaded(
-            self.name,
-            info,
-            False,
-            self.requests,
-            expires,
-            self.model.load_s,
-            info.weight_bytes,
-            runs_as=self.model.generator.runs_as,
-            notices=self.model.notices,
-        )
-
-
-class Lease:
-    """The right to use a model: as long as one is held, the model stays. `release` is harmless when repeated."""
-
-    def __init__(self, pool: ModelPool, resident: Resident) -> None:
-        self.resident = resident
-        self._pool: ModelPool | None = pool
-        resident.requests += 1
-
-    @property
-    def model(self) -> OpenModel:
-        """The model itself."""
-        return self.resident.model
-
-    def release(self) -> None:
-        """Give it back."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.released(self.resident)
+# How long new requests for models in use may keep another model waiting for its room.
+PATIENCE_S: Final = 2.0
+THREADS: Final = 8
 
 
 class ModelPool:
-    """Hands out leases of models by name."""
+    """Hands out leases of models by name. Use it from one event loop.
+
+    `keep_alive_s` of a lease is how long the model stays after its last use from then on: -1 for good, 0 not at all.
+    """
 
     def __init__(
         self,
         config: Config,
         *,
-        open_model: OpenInPool | None = None,
+        opener: Opener | None = None,
         clock: Callable[[], float] = time.monotonic,
+        on_loaded: Callable[[str, float], None] = lambda name, seconds: None,
     ) -> None:
+        """`on_loaded` hears of every model that was loaded, by its name, and how many seconds that took."""
         self._config = config
-        self._open: OpenInPool = open_model or _open
+        self._on_loaded = on_loaded
+        self._opener: Opener = opener or ModelOpener()
         self._clock = clock
-        self._residents: dict[str, Resident] = {}
-        self._lock = asyncio.Lock()
+        budget = config.model_memory_mb
+        self._limits = RoomLimits(config.max_loaded_models, None if budget is None else budget << 20)
+        self._residents: dict[ModelKey, Resident] = {}
+        self._loading: dict[ModelKey, Loading] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._crashes = CrashRecord(clock)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="models")
+        self._one_loads = asyncio.Lock()  # memory is measured while nothing else changes it
+        self._changed = asyncio.Event()
+        self._uses = itertools.count(1)
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
-    async def lease(self, name: str | None, keep_alive_s: float | None = None) -> Lease:
-        """The model of that name, loaded where it is not."""
-        key = name or self._config.model_id
-        async with self._lock:
+    async def lease(
+        self,
+        name: str | None,
+        keep_alive_s: float | None = None,
+        *,
+        embeds: bool = False,
+        retry: bool = False,
+    ) -> Lease:
+        """The model of that name, loaded where it is not; None is the service's own. `retry` ends a quarantine.
+
+        Raises:
+            LocalLLMError: there is no such model here, it cannot be loaded, or it can never fit the memory.
+        """
+        wanted = wanted_model(self._config, name, embeds=embeds)
+        key, began = wanted.key, self._clock()
+        if retry:
+            self._crashes.forgive(key)
+        while True:
+            self._check_open()
+            self._crashes.check(key, wanted.name)
             resident = self._residents.get(key)
-            if resident is None:
-                resident = await asyncio.to_thread(self._load, key, name is not None)
-                self._residents[key] = resident
-        if keep_alive_s is not None:
-            resident.keep_alive_s = keep_alive_s
-        return Lease(self, resident)
+            if resident is not None and not resident.memory.alive:
+                self._bury(resident)
+            elif resident is not None:
+                if not self._is_held_back():
+                    return self._grant(resident, wanted.name, keep_alive_s, began)
+                await self._changed.wait()
+                continue
+            if key not in self._loading:
+                await self._in_thread(check_here, wanted)
+                if key in self._residents:
+                    continue
+            return await self._wait_for(self._begin(wanted), wanted.name, keep_alive_s)
 
-    def released(self, resident: Resident) -> None:
-        """Called by a lease."""
-        resident.requests -= 1
-        resident.idle_since = self._clock()
+    async def known(self, name: str | None, *, embeds: bool = False) -> WantedModel:
+        """What a name means.
+
+        Raises:
+            InvalidRequest, ModelNotFound, ModelCorrupt: nothing that is on this machine and could be loaded.
+        """
+        wanted = wanted_model(self._config, name, embeds=embeds)
+        if wanted.key not in self._residents and wanted.key not in self._loading:
+            await self._in_thread(check_here, wanted)
+        return wanted
+
+    def preload(self) -> None:
+        """Begin to load the service's own model, if it is not there."""
+        wanted = wanted_model(self._config, None)
+        if wanted.key not in self._residents:
+            self._begin(wanted).needed = True
+
+    async def unload(self, name: str | None) -> bool:
+        """Have a model go as soon as it is idle, in both its kinds; wait for that where it is idle now.
+
+        False when it is not in memory.
+        """
+        found = False
+        for embeds in (False, True):
+            resident = self._residents.get(wanted_model(self._config, name, embeds=embeds).key)
+            if resident is not None:
+                found = True
+                resident.keep_alive_s = 0.0
+                if not resident.requests:
+                    await asyncio.shield(self._drop(resident))
+        return found
+
+    def find(self, name: str | None, *, embeds: bool = False) -> Resident | None:
+        """The model of that name, if it is in memory."""
+        return self._residents.get(wanted_model(self._config, name, embeds=embeds).key)
+
+    def with_loaded(self, known: KnownModel) -> KnownModel:
+        """The same, with what it is in memory: as the model that writes, or else as the one that embeds."""
+        now = self._clock()
+        for embeds in (False, True):
+            try:
+                resident = self.find(known.name, embeds=embeds)
+            except LocalLLMError:  # not all that lies on a disk has a name that may be asked for
+                return known
+            if resident is not None:
+                return dataclasses.replace(known, loaded=resident.facts(now))
+        return known
+
+    def residents(self) -> list[Resident]:
+        """All models in memory, the last used one first."""
+        return sorted(self._residents.values(), key=lambda one: -one.last_used)
+
+    def loading(self) -> list[Loading]:
+        """All models on their way into memory."""
+        return list(self._loading.values())
+
+    def readiness(self) -> Readiness:
+        """Whether the service's own model would answer now."""
+        wanted = wanted_model(self._config, None)
+        resident, loading = self._residents.get(wanted.key), self._loading.get(wanted.key)
+        try:
+            self._crashes.check(wanted.key, wanted.name)
+        except Busy as error:
+            return Readiness(False, str(error))
+        if resident is not None and resident.memory.alive:
+            return Readiness(True)
+        if loading is None:
+            return Readiness(False, f"{wanted.name} is not in memory.")
+        progress = loading.progress
+        share = f", {progress.done / progress.total:.0%}" if progress.total else ""
+        return Readiness(False, f"{wanted.name} is being made ready ({progress.stage}{share}).")
+
+    def sweep(self) -> None:
+        """Let go of what nobody has used for long enough. A timer calls this; calling it at any time is harmless."""
+        now = self._clock()
+        for resident in list(self._residents.values()):
+            expires = resident.expires()
+            if expires is not None and expires <= now:
+                self._drop(resident)
+        self._arm()
 
     async def aclose(self) -> None:
-        """Close all models."""
-        for resident in list(self._residents.values()):
-            await asyncio.to_thread(resident.worker.close)
-        self._residents.clear()
+        """Let go of everything, in use or not. Harmless when repeated."""
+        self._closed = True
+        self._wake()
+        if self._timer is not None:
+            self._timer.cancel()
+        for loading in self.loading():
+            self._give_up(loading)
+        tasks = [one.task for one in self.loading() if one.task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*map(self._drop, list(self._residents.values())), *self._closing)
+        self._threads.shutdown(wait=False)
 
-    def _load(self, key: str, explicit: bool) -> Resident:
-        config = self._config
-        if key != config.model_id:
-            config = dataclasses.replace(config, model_id=key)
-        workers: list[EngineWorker] = []
+    def released(self, resident: Resident) -> None:
+        """A lease was given back. For leases."""
+        resident.requests -= 1
+        resident.idle_since = self._clock()
+        resident.last_used = next(self._uses)
+        if self._residents.get(resident.wanted.key) is resident:
+            if not resident.memory.alive:
+                self._bury(resident)
+            elif not resident.requests and resident.keep_alive_s == 0:
+                self._drop(resident)
+            else:
+                self._arm()
+        self._wake()
 
-        def driver(engine: object) -> ThreadDriver:
-            workers.append(EngineWorker(engine, name=f"engine {key}"))  # type: ignore[arg-type]
-            return ThreadDriver(workers[0])
+    def _grant(self, resident: Resident, name: str, keep_alive_s: float | None, began: float) -> Lease:
+        if keep_alive_s is not None:
+            resident.keep_alive_s = keep_alive_s
+        resident.requests += 1
+        resident.last_used = next(self._uses)
+        resident.names.add(name)
+        return Lease(self, resident, name, self._clock() - began)
 
-        model = self._open(config, lambda progress: None, driver=driver)
-        return Resident(key, model, workers[0], 300.0)
+    def _begin(self, wanted: WantedModel) -> Loading:
+        loading = self._loading.get(wanted.key)
+        if loading is None:
+            loading = self._loading[wanted.key] = Loading(wanted, self._clock())
+            loading.task = asyncio.get_running_loop().create_task(self._load(loading))
+        return loading
+
+    async def _wait_for(self, loading: Loading, name: str, keep_alive_s: float | None) -> Lease:
+        future: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        loading.waiters[future] = (name, keep_alive_s)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                future.result().release()  # granted in the very moment in which nobody wanted it any more
+            raise
+        finally:
+            loading.waiters.pop(future, None)
+            if not loading.waiters:
+                self._give_up(loading)
+
+    def _give_up(self, loading: Loading) -> None:
+        """Nobody waits any more. What is being loaded is loaded to its end; what only waits for room is not."""
+        if loading.task is not None and loading.waits_for_room_since is not None:
+            if self._closed or not loading.needed:
+                loading.task.cancel()
+                self._loading.pop(loading.wanted.key, None)
+
+    async def _load(self, loading: Loading) -> None:
+        """Bring one model into memory, and grant it to all who wait for it."""
+        key, began = loading.wanted.key, loading.began
+        error: BaseException = _shutting_down()
+        resident: Resident | None = None
+        try:
+            resident = await self._opened(loading)
+        except asyncio.CancelledError:
+            pass
+        except Exception as failure:
+            error = failure if isinstance(failure, LocalLLMError) else _unexpected(failure)
+            logger.info("%s was not loaded: %s", loading.wanted.name, error)
+            error = error.with_traceback(None)  # whose frames would keep what was loaded so far
+        if self._loading.get(key) is loading:
+            del self._loading[key]
+        if resident is not None:
+            self._residents[key] = resident
+            logger.info("%s is loaded: %s", loading.wanted.name, resident.memory.runs_as)
+            self._on_loaded(loading.wanted.name, resident.memory.load_s)
+        for future, (name, keep_alive_s) in loading.waiters.items():
+            if future.done():
+                continue
+            if resident is None:
+                future.set_exception(error)
+            else:
+                future.set_result(self._grant(resident, name, keep_alive_s, began))
+        if resident is not None:
+            self._arm()
+        self._wake()
+
+    async def _opened(self, loading: Loading) -> Resident | None:
+        """The model, once there is room for it; None when nobody wants it any more by then."""
+        wanted, opener = loading.wanted, self._opener
+        await asyncio.sleep(self._crashes.delay_s(wanted.key))
+        found = await self._in_thread(opener.find, wanted, loading.report)
+        device, need = await self._in_thread(opener.need, wanted, found, self._room().most_bytes)
+        loading.waits_for_room_since = self._clock()
+        while loading.is_wanted:
+            async with self._one_loads:
+                if await self._made_room(loading, device, need):
+                    reserved = self._room().reserved_bytes(device)
+                    memory = await self._in_thread(opener.open, wanted, found, loading.report, reserved)
+                    resident = Resident(wanted, memory, device, self._usual_keep_alive(wanted))
+                    resident.idle_since, resident.last_used = self._clock(), next(self._uses)
+                    return resident
+                changed = self._changed
+            await changed.wait()
+        return None
+
+    async def _made_room(self, loading: Loading, device: str, need: int) -> bool:
+        """Let idle models go until one more fits; False, and nobody goes, while models in use are in the way."""
+        await self._gone()
+        victims = self._room().victims(device, need)
+        if victims is None:
+            return False
+        loading.waits_for_room_since = None
+        for victim in victims:
+            logger.info("%s goes to make room for %s", victim.key, loading.wanted.name)
+            self._drop(self._residents[victim.key])
+        await self._gone()
+        return True
+
+    def _usual_keep_alive(self, wanted: WantedModel) -> float:
+        if wanted.is_default and not self._config.is_explicit("keep_alive_s"):
+            return -1.0
+        return self._config.keep_alive_s
+
+    def _is_held_back(self) -> bool:
+        """True while somebody has waited so long for room that models in use must become idle first."""
+        now = self._clock()
+        since = [one.waits_for_room_since for one in self._loading.values()]
+        return any(when is not None and now - when > PATIENCE_S for when in since)
+
+    def _room(self) -> Room:
+        return Room(self._limits, [one.held() for one in self._residents.values()], self._opener.free_bytes)
+
+    def _drop(self, resident: Resident) -> asyncio.Task[None]:
+        """Out of the pool now, and out of memory as soon as its thread has ended."""
+        if self._residents.get(resident.wanted.key) is resident:
+            del self._residents[resident.wanted.key]
+        task = asyncio.get_running_loop().create_task(self._close(resident))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        return task
+
+    def _bury(self, resident: Resident) -> None:
+        """Its engine has died: those who use it have heard of that, and the next one gets a new one."""
+        logger.error("the engine of %s has died", resident.wanted.name)
+        self._crashes.record(resident.wanted.key)
+        self._drop(resident)
+        if resident.wanted.is_default and not self._closed:
+            self._begin(resident.wanted).needed = True
+
+    async def _close(self, resident: Resident) -> None:
+        if resident.loaded is not None:
+            await self._in_thread(resident.loaded.close)
+            resident.loaded = None  # whoever still knows the resident does not keep the weights
+            await self._in_thread(self._opener.release)
+        self._wake()
+
+    async def _gone(self) -> None:
+        """Wait until all that was let go is out of memory."""
+        while self._closing:
+            await asyncio.gather(*self._closing, return_exceptions=True)
+
+    def _arm(self) -> None:
+        """One timer, for the model that goes first."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        ends = [when for one in self._residents.values() if (when := one.expires()) is not None]
+        if ends and not self._closed:
+            wait_s = max(0.0, min(ends) - self._clock())
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self.sweep)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise _shutting_down()
+
+    async def _in_thread(self, function: Callable[..., Result], *args: Any) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
 
 
-def _open(
-    config: Config, on_progress: Callable[[Progress], None], *, driver: Callable[..., ThreadDriver]
-) -> OpenModel:
-    return open_model(config, on_progress, driver=driver)
+def _shutting_down() -> LocalLLMError:
+    return EngineError("The server is shutting down.", "Try again once it runs.", kind="shutting_down")
+
+
+def _unexpected(error: Exception) -> LocalLLMError:
+    found = EngineError(f"The model could not be loaded: {type(error).__name__}: {error}")
+    found.__cause__ = error.with_traceback(None)
+    return found

@@ -33,7 +33,9 @@ class Work:
     - `changes`: the generation options that the caller really gave. All others come from the model's authors, and
       where the user has set them from the settings.
     - `default_system`: put the system prompt of the settings before a conversation that has none.
+    - `goes_on`: the last message is the first part of the answer, and the reply is the rest of it.
     - `policy`: what happens to a conversation that does not fit.
+    - `clamp`: a `max_new_tokens` for which there is no room shrinks to the room there is, as a default one does.
     - `keep_alive_s`: how long the model stays in memory after this, as in `ModelPool`; None leaves it as it is.
     - `priority`: a higher one is served first. `deadline_s`: seconds from now after which nobody wants the reply.
 
@@ -49,7 +51,9 @@ class Work:
     tools: tuple[ToolDefinition, ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
     default_system: bool = True
+    goes_on: bool = False
     policy: ContextPolicy = "refuse"
+    clamp: bool = False
     keep_alive_s: float | None = None
     priority: int = 0
     deadline_s: float | None = None
