@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llm_local.chat.saving import Saver
 from llm_local.chat.turns import Entry, last_question, num_turns
 from llm_local.conversations.records import Conversation, StoredMessage
 from llm_local.conversations.transcript import Transcript
-from llm_local.errors import InvalidRequest
+from llm_local.errors import InvalidRequest, LocalLLMError
 from llm_local.messages import Message
 
 if TYPE_CHECKING:
@@ -84,8 +85,9 @@ class History:
         self._entries = [Entry(one.message, one.status, one.facts) for one in transcript.messages]
         self._saver.sync(self._entries, self._model_ref)
         notices = self._saver.take_notices()
-        if transcript.title and not notices:
-            self._saver.rename(transcript.title)
+        if transcript.title and self.conversation is not None:
+            with suppress(LocalLLMError):  # a title is not worth a word
+                self._saver.rename(transcript.title)
         return notices
 
     def transcript(self) -> Transcript:

@@ -92,7 +92,7 @@ class Recording:
         elif self._old:
             self._entries += self._old
             self._saver.end_reply(self._entries, self._model, is_new=False)
-            notices = (OLD_STAYS,)
+            notices = (NOTHING_CAME if is_unanswered(self._entries[-1]) else OLD_STAYS,)
         elif reply is None or self._entries[-1].message.role == "tool":
             self._saver.end_reply(self._entries, self._model, is_new=False)
         else:

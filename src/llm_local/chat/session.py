@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChatSession"]
 
-_SAME_AGAIN: Final = "Nothing is left to chance (a fixed seed, or temperature 0), so only another prompt or option changes the answer."
+_SAME_AGAIN: Final = "Nothing is left to chance here, so only another prompt or option changes the answer."
 _LEFT_OUT: Final = (
     f"From now on the model sees the last {MAX_TURNS} turns; older ones stay in the conversation, but it is not "
     "given them."
@@ -127,6 +127,7 @@ class ChatSession(History):
             ContextLengthExceeded: the question alone does not fit the context.
             LocalLLMError: the engine refuses it.
         """
+        self._settle()
         question = with_files(text, self._attached)
         if not question.strip():
             raise InvalidRequest("There is no question.", param="text")
@@ -140,10 +141,12 @@ class ChatSession(History):
         Raises:
             LocalLLMError: as `ask`; there is nothing to answer.
         """
+        self._settle()
         at = self._last_question()
         fixed = self._choices.fixed_seed or self.options.greedy
-        notices = (_SAME_AGAIN,) if fixed and len(self._entries) > at + 1 else ()
-        return self._answer(Place(self._entries[: at + 1], self._entries[at + 1 :]), notices)
+        old = self._entries[at + 1 :]
+        notices = (_SAME_AGAIN,) if fixed and old and not is_unanswered(old[-1]) else ()
+        return self._answer(Place(self._entries[: at + 1], old), notices)
 
     def edit_last(self, text: str) -> ChatReply:
         """Ask another question in place of the last one.
@@ -151,6 +154,7 @@ class ChatSession(History):
         Raises:
             LocalLLMError: as `ask`; there is nothing to edit.
         """
+        self._settle()
         at = self._last_question()
         if not text.strip():
             raise InvalidRequest("There is no question.", param="text")
@@ -163,6 +167,7 @@ class ChatSession(History):
             InvalidRequest: it is whole, or this model's chat template cannot leave an answer open.
             LocalLLMError: as `ask`.
         """
+        self._settle()
         last = self._entries[-1] if self._entries else None
         if last is None or last.message.role != "assistant" or is_unanswered(last):
             raise InvalidRequest("There is no answer to continue.", "Ask, or /retry.", param="messages")
@@ -249,7 +254,6 @@ class ChatSession(History):
         return notices + dropped + self._saver.set_model(self.model.info.ref)
 
     def _answer(self, place: Place, notices: Sequence[str] = ()) -> ChatReply:
-        self._settle()
         goes_on = place.goes_on
         view = seen(place.before if goes_on is None else [*place.before, goes_on])
         options = self._choices.options(self.model.generation_defaults, draw_seed=True)

@@ -53,7 +53,7 @@ def is_unanswered(entry: Entry) -> bool:
 
 
 def seen(entries: Sequence[Entry], max_turns: int = MAX_TURNS) -> Seen:
-    """The system prompt and the last turns, without questions that nothing was answered to.
+    """The system prompt and the last turns, without earlier questions that nothing was answered to.
 
     A turn is a message of the user and all that answers it.
     """
@@ -66,7 +66,12 @@ def seen(entries: Sequence[Entry], max_turns: int = MAX_TURNS) -> Seen:
             turns[-1].append(entry)
         else:
             head.append(entry.message)
-    answered = [turn for turn in turns if not is_unanswered(turn[-1])]
+    answered = [turn for turn in turns[:-1] if not _is_open(turn[-1])] + turns[-1:]
     kept = answered[-max_turns:]
     left_out = sum(len(turn) for turn in answered[: len(answered) - len(kept)])
     return Seen((*head, *(entry.message for turn in kept for entry in turn)), left_out)
+
+
+def _is_open(last: Entry) -> bool:
+    """Whether a turn that ends so has no answer: it was stopped at once, or the process ended."""
+    return last.message.role == "user" or is_unanswered(last)

@@ -1,0 +1,115 @@
+"""The laws of a chat on the model that ships: a second turn reads only what is new, a broken answer goes on whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from chat.chatting import make_config, run
+from llm_local.chat.compare import Begun, Ended
+from llm_local.chat.session import ChatSession
+from llm_local.events import Delta
+from llm_local.generator import TextGenerator
+from llm_local.model_loader import load_tokenizer_and_model, resolve_model
+from llm_local.repl.tools import OpenTools
+from llm_local.specs import EngineOptions, ModelSpec
+from llm_local.terminal.asking import OpenModel
+from llm_local.terminal.tool_flags import ToolRequest
+from llm_local.terminal.tool_question import ToolAnswer
+from llm_local.tools.functions import make_tool
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    resolved = resolve_model(ModelSpec("starter", dtype="float32"), explicit=True)
+    return load_tokenizer_and_model(resolved.spec, path=resolved.path)
+
+
+@pytest.fixture
+def model(loaded):
+    generator = TextGenerator(loaded, engine_options=EngineOptions())
+    return OpenModel(generator, loaded.info, loaded.generation_defaults, loaded.load_s)
+
+
+def make_session(model, **more):
+    return ChatSession(model, make_config(temperature=0.0, max_new_tokens=200), **more)
+
+
+def interrupt(reply, num_tokens):
+    """Cancel an answer as soon as so many tokens of it are there."""
+    for event in reply:
+        if isinstance(event, Delta):
+            num_tokens -= len(event.token_ids)
+            if num_tokens <= 0:
+                reply.cancel()
+    return reply.completion
+
+
+def test_the_second_turn_reads_only_what_is_new(model):
+    session = make_session(model)
+    first = run(session.ask("Hello! What can you do?"))
+    second = run(session.ask("What is 3 + 4?"))
+    # all but the last sampled token of the first turn has gone through the model
+    assert second.usage.cached_tokens >= first.usage.total_tokens - 2
+    assert second.usage.prompt_tokens - second.usage.cached_tokens < 30
+
+
+def test_so_does_one_behind_an_interrupted_answer(model):
+    session = make_session(model)
+    first = interrupt(session.ask("Hello! What can you do?"), 8)
+    assert first.finish_reason == "cancelled"
+    second = run(session.ask("What is 3 + 4?"))
+    assert second.usage.cached_tokens >= first.usage.total_tokens - 2
+
+
+@pytest.mark.parametrize("num_tokens", [1, 4, 9, 17])
+def test_an_interrupted_answer_that_goes_on_is_the_whole_answer(model, num_tokens):
+    whole = run(make_session(model).ask("Hello! What can you do?"))
+    session = make_session(model)
+    part = interrupt(session.ask("Hello! What can you do?"), num_tokens)
+    assert whole.text.startswith(part.text)
+    assert part.text != whole.text
+    rest = run(session.continue_reply())
+    assert session.messages[-1].content == whole.text
+    assert rest.usage.cached_tokens >= part.usage.total_tokens - 2
+
+
+def test_tools_run_in_a_chat_and_their_results_are_part_of_it(model):
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    tool = make_tool(add, name="add", source="test")
+    request = ToolRequest((), (), (), {}, choice="required")
+    tools = OpenTools([tool], request, lambda call, source: ToolAnswer(True))
+    session = make_session(model, tools=tools)
+    session.set_tools(["add"])
+    completion = run(session.ask("Add 3 and 4."))
+    roles = [one.role for one in session.messages]
+    assert roles == ["user", "assistant", "tool", "assistant"]
+    call = session.messages[1].tool_calls[0]
+    assert session.messages[2].tool_call_id == call.id
+    assert session.messages[2].content == str(sum(call.arguments.values()))
+    assert completion.text == session.messages[3].content
+    # of all rounds together
+    assert completion.usage.completion_tokens == sum(
+        one.facts.usage.completion_tokens for one in session.entries if one.facts
+    )
+    run(session.regenerate())
+    assert [one.role for one in session.messages] == roles
+
+
+def test_settings_side_by_side(model):
+    session = make_session(model)
+    answer = run(session.ask("What is 3 + 4?")).text
+    comparison = session.compare(["starter", "max_new_tokens=2", "starter,temperature=1,seed=3"])
+    events = list(comparison)
+    assert [one.label for one in events if isinstance(one, Begun)] == [one.label for one in comparison.rows]
+    assert len([one for one in events if isinstance(one, Ended)]) == 3
+    rows = comparison.rows
+    assert rows[0].completion.text == answer
+    assert rows[1].completion.usage.completion_tokens == 2
+    assert rows[1].completion.finish_reason == "length"
+    assert rows[2].seed == 3
+    assert all(row.total_s > 0 for row in rows)
+    assert answer in comparison.markdown()
+    assert session.messages[-1].content == answer
