@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from llm_local import __version__
-from llm_local.errors import LocalLLMError
-from llm_local.repl.flags import make_parser
-from llm_local.repl.start import run_chat
+from llm_local.repl.start import run_program
 from llm_local.terminal.chat_front import ChatFront, FrontParts
-from llm_local.terminal.exit_codes import OK, error_line, exit_code, leave
-from llm_local.terminal.streams import STDOUT, AnswerWriter, Messages, hold_standard_streams
+from llm_local.terminal.exit_codes import leave
 
 __all__ = ["main"]
 
 
 def main(words: list[str]) -> int:
     """Chat as the command-line `words` say, and return the exit code."""
-    closed = hold_standard_streams()
-    messages = Messages.on_stderr()
-    try:
-        if STDOUT in closed:
-            raise LocalLLMError("stdout is closed, so the answers have nowhere to go.")
-        parser = make_parser("chat.sh", "Chat with a language model on this machine, in plain lines.")
-        args = parser.parse(words)
-        if args.help or args.version:
-            text = parser.format_help() if args.help else f"llm-local {__version__}\n"
-            AnswerWriter.keep_stdout().write(text)
-            return OK
-    except Exception as error:
-        messages.note(error_line(error))
-        return exit_code(error)
-    return run_chat(args, _plain, messages)
+    about = "Chat with a language model on this machine, in plain lines."
+    return run_program(words, "chat.sh", about, _plain)
 
 
 def _plain(parts: FrontParts) -> ChatFront:

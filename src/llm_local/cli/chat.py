@@ -30,7 +30,7 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> i
 
 def converse(args: argparse.Namespace, messages: Messages, *, plain: bool) -> int:
     """Chat in the best way that this terminal allows, or in plain lines."""
-    return run_chat(args, _plain, messages)
+    return run_chat(args, _plain if plain else _best, messages)
 
 
 def _plain(parts: FrontParts) -> ChatFront:
@@ -38,3 +38,10 @@ def _plain(parts: FrontParts) -> ChatFront:
     from llm_local.terminal.plain_front import plain_front
 
     return plain_front(parts)
+
+
+def _best(parts: FrontParts) -> ChatFront:
+    # Late: help needs none of it.
+    from llm_local.terminal.fronts import best_front
+
+    return best_front(parts)

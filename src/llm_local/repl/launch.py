@@ -75,8 +75,9 @@ class Launch:
             self._messages,
             self._signals,
             self._modes,
-            show_thinking=request.shows_thinking,
+            show_thinking=request.shows_thinking or config.chat_show_thinking,
             keeps_history=request.stores,
+            enter_submits=config.chat_enter_submits,
         )
         front = self._make_front(parts)
         closing.callback(front.close)

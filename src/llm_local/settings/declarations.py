@@ -205,6 +205,16 @@ class Settings:
     seed: int | None = _generation(
         "seed", None, "Makes sampling repeatable; not set draws a fresh seed for every request.", "--seed"
     )
+    chat_enter_submits: bool = _setting(
+        False,
+        SWITCH,
+        "In the rich chat, Enter sends and Alt+Enter begins a line; false: the other way round. A command is sent by "
+        "Enter in any case.",
+        "Chat",
+    )
+    chat_show_thinking: bool = _setting(
+        False, SWITCH, "In a chat, show the model's reasoning, as --show-thinking does; false hides it.", "Chat"
+    )
     api_host: str = _setting("127.0.0.1", HOST, "Address the API server listens on.", "Server", flag="--host")
     api_port: int = _setting(
         8000,

@@ -17,7 +17,8 @@ class FrontParts:
     """What a door hands to whoever makes a front.
 
     `signals` are installed; whoever reads does it inside of `signals.reading()`, or keeps Ctrl-C to itself while it
-    reads in raw mode. `keeps_history` is False where nothing that is typed may be written to disk.
+    reads in raw mode. `keeps_history` is False where nothing that is typed may be written to disk. `enter_submits` is
+    about editors of several lines.
     """
 
     answer: AnswerWriter
@@ -26,6 +27,7 @@ class FrontParts:
     modes: TerminalModes
     show_thinking: bool = False
     keeps_history: bool = True
+    enter_submits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from llm_local.events import Progress, Stage
 from llm_local.terminal.sizes import format_bytes
 from llm_local.terminal.streams import Messages
 
-__all__ = ["ProgressReporter", "format_bytes"]
+__all__ = ["VERBS", "ProgressReporter", "format_bytes"]
 
-_VERBS: Final[dict[Stage, str]] = {
+VERBS: Final[dict[Stage, str]] = {
     "queued": "waiting",
     "downloading": "downloading",
     "verifying": "verifying",
@@ -75,7 +75,7 @@ class ProgressReporter:
 
 
 def _describe(progress: Progress, track: _Track, now: float) -> str:
-    what = f"{_VERBS[progress.stage]} {progress.label}".rstrip()
+    what = f"{VERBS[progress.stage]} {progress.label}".rstrip()
     in_bytes = progress.stage in ("downloading", "verifying", "loading")
     done = format_bytes(progress.done) if in_bytes else str(progress.done)
     if not progress.total:
