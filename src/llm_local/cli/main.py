@@ -68,7 +68,9 @@ VERBS: Final[Mapping[str, Verb]] = {
     ),
     "ps": Verb("list the servers that run on this machine", "ps"),
     "rm": Verb("remove models, and free what no other model needs", "rm", ("remove",), on_shelf=True),
-    "run": Verb("ask a model once; the answer goes to stdout, all else to stderr", "run"),
+    "run": Verb(
+        "ask a model once, or chat where no prompt is given; all but the answer goes to stderr", "run"
+    ),
     "search": Verb("look for models on the hub", "search", ("find",)),
     "serve": Verb(
         "serve models of this machine over HTTP, to curl and to other programs", "serve", ("deploy",)

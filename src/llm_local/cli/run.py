@@ -1,18 +1,23 @@
-"""`llm-local run MODEL [PROMPT]`: ask once. `scripts/run_once.py` is the same without an installation."""
+"""`llm-local run MODEL [PROMPT]`: ask once, or without a prompt on a terminal: chat.
+
+`scripts/run_once.py` asks in the same way without an installation.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from llm_local import __version__
+from llm_local.cli.chat import converse
 from llm_local.errors import LocalLLMError
 from llm_local.terminal.exit_codes import OK
 from llm_local.terminal.flags import FlagParser, add_request_flags, add_setting_flags
 from llm_local.terminal.signals import StopSignals
-from llm_local.terminal.streams import STDOUT, AnswerWriter, Messages, hold_standard_streams
+from llm_local.terminal.streams import STDIN, STDOUT, AnswerWriter, Messages, hold_standard_streams
 from llm_local.terminal.tool_flags import ToolRequest, add_tool_flags
 
 if TYPE_CHECKING:
@@ -37,10 +42,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> int:
-    """Ask once, and return the exit code. No failure escapes; stdout is taken over, so `answer` stays unused."""
+    """Ask once, or chat, and return the exit code. No failure escapes; stdout is taken over, `answer` stays unused."""
+    if _is_chat(args):
+        return converse(args, messages, plain=False)
     signals = StopSignals(messages)
     signals.install()
     return _one_shot(AnswerWriter.take_stdout(), messages, signals).run(args)
+
+
+def _is_chat(args: argparse.Namespace) -> bool:
+    """True when somebody at a terminal gave no prompt, nor anything that only makes sense with one."""
+    one_answer = (args.batch, args.output, args.raw, args.no_stream, args.json, args.show_prompt)
+    if args.prompt is not None or any(one_answer) or args.constraint is not None or args.choice is not None:
+        return False
+    return os.isatty(STDIN) and os.isatty(STDOUT)
 
 
 def make_parser() -> FlagParser:
