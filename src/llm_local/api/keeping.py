@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 from llm_local.conversations.store import ConversationStore
+from llm_local.errors import Busy
 
 __all__ = ["Conversations", "conversations_of"]
 
@@ -22,6 +23,26 @@ class Conversations:
         self._open_store = open_store
         self._opening = asyncio.Lock()
         self._store: ConversationStore | None = None
+        self._answering: set[tuple[str, str]] = set()
+
+    def claim(self, owner: str, conversation_id: str) -> None:
+        """Say that a reply to a conversation is on its way: a second one would not know of the first. `release` it.
+
+        Raises:
+            Busy: there is one already (kind `conversation_in_use`).
+        """
+        if (owner, conversation_id) in self._answering:
+            raise Busy(
+                "This conversation is being answered.",
+                "Wait for that answer, or cancel it.",
+                retry_after_s=1.0,
+                kind="conversation_in_use",
+            )
+        self._answering.add((owner, conversation_id))
+
+    def release(self, owner: str, conversation_id: str) -> None:
+        """The reply is over. Harmless when repeated."""
+        self._answering.discard((owner, conversation_id))
 
     async def do(self, act: Callable[[ConversationStore], _Result]) -> _Result:
         """What `act` does with the store: `await conversations.do(lambda store: store.get(owner, id))`.

@@ -15,7 +15,7 @@ from llm_local.api.native.schemas import ChatBody
 from llm_local.api.native.translate import to_message
 from llm_local.conversations.records import ReplyFacts
 from llm_local.conversations.store import ConversationStore, ReplyDraft
-from llm_local.errors import ConversationNotFound, InvalidRequest, LocalLLMError
+from llm_local.errors import Busy, ConversationNotFound, InvalidRequest, LocalLLMError
 from llm_local.events import Finish
 from llm_local.messages import Message
 from llm_local.service import ServedReply
@@ -49,20 +49,38 @@ class Keeper:
         self.persisted = True
         self._conversations = conversations
         self._owner = owner
+        self._claimed: str | None = None
         self._draft: ReplyDraft | None = None
         self._settled = False
         self._updated = time.monotonic()
 
     async def begin(self, body: ChatBody, reply: ServedReply) -> None:
-        """Keep what the caller said, and begin the reply."""
+        """Keep what the caller said, and begin the reply.
+
+        Raises:
+            Busy: another reply to the conversation is on its way (kind `conversation_in_use`).
+        """
+        if self.conversation_id is not None:
+            self._conversations.claim(self._owner, self.conversation_id)
+            self._claimed = self.conversation_id
+        try:
+            await self._begin(body, reply)
+        except BaseException:
+            self._release()
+            raise
+
+    async def _begin(self, body: ChatBody, reply: ServedReply) -> None:
         messages = [to_message(one) for one in body.messages]
 
         def act(store: ConversationStore) -> tuple[str, ReplyDraft]:
             found = self.conversation_id
             if found is None:
                 found = store.create(self._owner, model=reply.model, messages=messages).id
-            else:
+            elif store.get(self._owner, found).num_messages == len(self.before):
                 store.replace_from(self._owner, found, len(self.before), messages)
+            else:
+                # somebody went on with it while this reply was made ready: nothing of theirs is overwritten
+                raise Busy("The conversation went on meanwhile.", kind="conversation_in_use")
             return found, store.begin_reply(self._owner, found, model=reply.model)
 
         kept = await self._try(act)
@@ -80,13 +98,27 @@ class Keeper:
         """Keep the reply: whole with `finish`, and marked as broken off without. Harmless when repeated."""
         draft = self._draft
         if draft is None or self._settled:
+            self._release()
             return
         self._settled = True
+        try:
+            await self._settle(draft, message, reply, finish)
+        finally:
+            self._release()
+
+    async def _settle(
+        self, draft: ReplyDraft, message: Message, reply: ServedReply, finish: Finish | None
+    ) -> None:
         if finish is None or finish.reason == "cancelled":
             await self._try(lambda store: draft.interrupt(message, ReplyFacts(reply.model)))
             return
         facts = ReplyFacts(reply.model, finish.reason, finish.usage, finish.timings, reply.options.seed)
         await self._try(lambda store: draft.finish(message, facts))
+
+    def _release(self) -> None:
+        claimed, self._claimed = self._claimed, None
+        if claimed is not None:
+            self._conversations.release(self._owner, claimed)
 
     async def _try(self, act: Callable[[ConversationStore], _Result]) -> _Result | None:
         try:
@@ -116,5 +148,7 @@ async def find_keeper(request: Request, body: ChatBody) -> Keeper | None:
     wanted = body.conversation_id
     if not wanted:
         raise ConversationNotFound("There is no conversation with an empty id.")
-    stored = await conversations.do(lambda store: store.messages(owner, wanted))
-    return Keeper(conversations, owner, wanted, tuple(one.message for one in stored))
+    found, stored = await conversations.do(
+        lambda store: (store.get(owner, wanted).id, store.messages(owner, wanted))
+    )
+    return Keeper(conversations, owner, found, tuple(one.message for one in stored))
