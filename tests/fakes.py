@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 
 from llm_local.engine.protocol import EngineStep, PrefillStep, SequenceReport, TokenRequest, TokenStep
-from llm_local.errors import LocalLLMError
-from llm_local.events import Event, Finish, Timings, TokenLogprob, Usage
+from llm_local.errors import InsufficientMemory, InvalidRequest, LocalLLMError
+from llm_local.events import Event, Finish, Progress, Timings, TokenLogprob, Usage
+from llm_local.generator import TextGenerator
+from llm_local.model_loader import ResolvedModel
+from llm_local.runtime.opening import FoundModel, OpenModel
+from llm_local.runtime.residents import TextModel
+from llm_local.runtime.wanted import WantedModel
+from llm_local.runtime.worker import EngineWorker, ThreadDriver
+from llm_local.specs import ModelInfo
+from llm_local.store.given_names import GivenName, store_given
 
 
 class ByteTokenizer:
@@ -137,3 +147,99 @@ class ScriptedStream:
     def cancel(self) -> None:
         """Only sets a flag, as the real one."""
         self.cancelled = True
+
+
+class EchoEngine(ScriptedEngine):
+    """Replies with the prompt's own ids, so that every caller can tell its own from others'. Refuses a lone 0.
+
+    With a `gate` it steps only when allowed to: a semaphore, one release for each step.
+    """
+
+    def __init__(self, gate: threading.Semaphore | None = None) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def submit(self, request: TokenRequest) -> None:
+        if request.prompt_ids == (0,):
+            raise InvalidRequest("refused", param="prompt")
+        self.enqueue([*request.prompt_ids, ByteTokenizer.end_token])
+        super().submit(request)
+
+    def step(self) -> list[EngineStep]:
+        if self.gate is not None:
+            self.gate.acquire()
+        return super().step()
+
+
+class FakeOpener:
+    """Opens models that are not there: `EchoEngine`s of `sizes` bytes by name, on a machine with `total_bytes`.
+
+    `loads` (begun), `opened` and `closes` are the names in order. `errors` fail the next load of a name, once each; `gate`, where it is
+    set, is waited for in each load; `engines` are the newest ones by name, `make_engine` makes them.
+    """
+
+    def __init__(self, sizes: Mapping[str, int] | None = None, total_bytes: int = 1000) -> None:
+        self.sizes = dict(sizes or {})
+        self.total_bytes = total_bytes
+        self.loads: list[str] = []
+        self.opened: list[str] = []
+        self.closes: list[str] = []
+        self.errors: dict[str, list[Exception]] = {}
+        self.gate: threading.Event | None = None
+        self.engines: dict[str, ScriptedEngine] = {}
+        self.make_engine: Callable[[str], ScriptedEngine] = lambda name: EchoEngine()
+        self.held: dict[str, int] = {}
+        self.released = 0
+
+    def find(self, wanted: WantedModel, on_progress: Callable[[Progress], None]) -> FoundModel:
+        return FoundModel(ResolvedModel(wanted.config.model_spec(), Path()))
+
+    def need(self, wanted, found, most_bytes: Callable[[str], int]) -> tuple[str, int]:
+        need, have = self.sizes.get(wanted.name, 1), most_bytes("cpu")
+        if need > have:
+            raise InsufficientMemory("too large", need_bytes=need, have_bytes=have)
+        return "cpu", need
+
+    def open(self, wanted, found, on_progress, reserved_bytes: int) -> TextModel:
+        name = wanted.name
+        self.loads.append(name)
+        if self.gate is not None:
+            self.gate.wait(10)
+        if self.errors.get(name):
+            raise self.errors[name].pop(0)
+        self.opened.append(name)
+        engine = self.engines[name] = self.make_engine(name)
+        worker = EngineWorker(engine, name=f"engine of {name}")
+        size = self.held[name] = self.sizes.get(name, 1)
+        info = ModelInfo(name, "", "Echo", 0, size, "float32", "cpu", 4096, 257, False)
+        loaded = SimpleNamespace(
+            tokenizer=ByteTokenizer(), info=info, end_token_ids=frozenset({ByteTokenizer.end_token})
+        )
+        generator = TextGenerator(loaded, engine=engine, driver=lambda _: ThreadDriver(worker))
+        opener = self
+
+        class Closing(TextModel):
+            """Says when it goes."""
+
+            def close(self) -> None:
+                super().close()
+                opener.closes.append(name)
+                opener.held.pop(name, None)
+
+        return Closing(OpenModel(generator, info, {}, 0.0), worker, engine, "echo")
+
+    def free_bytes(self, device: str) -> int:
+        return self.total_bytes - sum(self.held.values())
+
+    def release(self) -> None:
+        self.released += 1
+
+
+def give_names(folder: Path, *names: str) -> None:
+    """Have models of these names on this machine, as far as a look at their folders tells."""
+    for name in names:
+        place = folder / f"model-{name}"
+        place.mkdir()
+        for file in ("config.json", "tokenizer.json", "model.safetensors"):
+            (place / file).write_text("{}")
+        store_given(GivenName(name, "directory", str(place.resolve())))

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fakes import ByteTokenizer, ScriptedEngine
+from fakes import ByteTokenizer, EchoEngine
 from llm_local.engine.protocol import TokenRequest
 from llm_local.errors import EngineError, InvalidRequest, LocalLLMError
 from llm_local.events import Delta, Finish, fold
@@ -27,26 +27,11 @@ END = ByteTokenizer.end_token
 LIMIT_S = 10.0
 
 
-class EchoEngine(ScriptedEngine):
-    """Replies with the prompt's own ids, so that every caller can tell its own from others'."""
-
-    def submit(self, request):
-        if request.prompt_ids == (0,):
-            raise InvalidRequest("refused", param="prompt")
-        self.enqueue([*request.prompt_ids, END])
-        super().submit(request)
-
-
 class GatedEngine(EchoEngine):
     """Steps only when allowed to."""
 
     def __init__(self):
-        super().__init__()
-        self.gate = threading.Semaphore(0)
-
-    def step(self):
-        self.gate.acquire()
-        return super().step()
+        super().__init__(threading.Semaphore(0))
 
 
 @pytest.fixture

@@ -104,8 +104,11 @@ class EngineWorker:
         except (
             BaseException
         ) as error:  # a SystemExit would end the thread without a word, and readers wait forever
-            reason = EngineError(f"The engine stopped with {type(error).__name__}: {error}")
-            reason.__cause__ = error
+            logger.error("the engine stopped", exc_info=True)
+            what = f"The engine stopped with {type(error).__name__}: {error}"
+            reason = EngineError(what, "Try again: it is started anew.", kind="worker_died")
+            # without the frames it came through, which know the engine and with it the weights
+            reason.__cause__ = error.with_traceback(None)
         with self._gate:
             self._ended = reason
         self._fail_everybody(reason)
