@@ -30,6 +30,7 @@ from llm_local.api.keeping import Conversations
 from llm_local.api.lifecycle import Lifecycle
 from llm_local.api.native import routes as native
 from llm_local.api.observe import ACCESS_LOG, Answered, Failures, Observed, watch_loop
+from llm_local.api.openai import routes as openai
 from llm_local.api.openapi import describe_api, pages
 from llm_local.api.presence import Presence
 from llm_local.api.probes import probes
@@ -99,12 +100,12 @@ def make_app(
 
 
 # One line for each dialect. `admit` stands before all of them, and before nothing but these stands nothing.
-_ROUTERS: Final[tuple[APIRouter, ...]] = (native.router, queue.router)
-_ENVELOPES: Final[Mapping[str, Envelope]] = {}
+_ROUTERS: Final[tuple[APIRouter, ...]] = (native.router, queue.router, openai.router)
+_ENVELOPES: Final[Mapping[str, Envelope]] = {openai.PREFIX: openai.envelope}
 
 
-async def serve(config: Config, *, insecure: bool = False) -> int:
-    """Run a server until it is told to end. Returns the exit code.
+async def serve(config: Config, *, insecure: bool = False, service: Service | None = None) -> int:
+    """Run a server until it is told to end, over a service of its own or one that is given. Returns the exit code.
 
     Raises:
         ConfigError: others could reach it without a key.
@@ -113,10 +114,16 @@ async def serve(config: Config, *, insecure: bool = False) -> int:
     keys = KeyRing(config.api_keys, keys_file())
     _check_bind(config, keys, insecure=insecure)
     raise_file_limit()
-    service = Service(config)
+    service = service or Service(config)
     app = make_app(config, service, keys=keys)
     ports = (config.api_port, *filter(None, [config.ollama_port]))
-    server = ApiServer(app, config.api_host, ports)
+    draining: set[asyncio.Task[bool]] = set()  # a task that nobody holds may vanish
+    server = ApiServer(
+        app,
+        config.api_host,
+        ports,
+        lambda: draining.add(asyncio.create_task(service.drain(config.grace_s))),
+    )
     serving = asyncio.create_task(server.serve())
     while not (server.started or serving.done()):
         await asyncio.sleep(0.01)

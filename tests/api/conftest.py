@@ -9,10 +9,13 @@ import pytest
 
 from api.asgi import Client
 from api.fake_service import FakeService
+from api.live_server import live_server
 from llm_local.api.keeping import Conversations
 from llm_local.api_server import make_app
 from llm_local.conversations.store import ConversationStore
 from llm_local.store.keys import KeyRing
+
+__all__ = ["live_server"]
 
 Make = Callable[..., Client]
 

@@ -12,7 +12,7 @@ from llm_local.config import Config, load_config
 from llm_local.errors import ModelNotFound
 from llm_local.events import ContextTrimmed, Delta, Event, Finish, Timings, Usage
 from llm_local.options import GenerationOptions
-from llm_local.service import EmbeddedTexts, KnownModel, Loaded, Ranked, Readiness, Rendered, Work
+from llm_local.service import EmbeddedTexts, KnownModel, Loaded, Ranked, Ranking, Readiness, Rendered, Work
 from llm_local.specs import ModelInfo
 
 INFO = ModelInfo(
@@ -40,7 +40,7 @@ class FakeReply:
         self.notices = ("a notice",)
         self.trimmed = trimmed
         self.closed = False
-        self._events = iter(tuple(events))
+        self._events = iter(events)
 
     def __aiter__(self) -> FakeReply:
         return self
@@ -95,15 +95,18 @@ class FakeService:
         vectors = tuple((1.0, 0.0) for _ in texts)
         return EmbeddedTexts("fake", vectors, (2,) * len(texts), (0,) * len(texts), 0.0, 0.01)
 
-    async def rerank(self, caller: Any, model: str | None, query: str, documents: Any) -> list[Ranked]:
-        return [Ranked(index, 1 - index / 10) for index in reversed(range(len(documents)))]
+    async def rerank(
+        self, caller: Any, model: str | None, query: str, documents: Any, *, top_n: int | None = None
+    ) -> Ranking:
+        ranked = tuple(Ranked(index, index / 10) for index in reversed(range(len(documents))))
+        return Ranking("fake", ranked[:top_n], 4)
 
     async def tokenize(
         self, caller: Any, model: str | None, text: str, *, special: bool = False
     ) -> list[int]:
-        return list(text.encode())
+        return tuple(text.encode())
 
-    async def detokenize(self, caller: Any, model: str | None, ids: Any) -> str:
+    async def detokenize(self, caller: Any, model: str | None, ids: Any, *, special: bool = True) -> str:
         return bytes(ids).decode()
 
     async def render(self, work: Work) -> Rendered:
@@ -116,15 +119,16 @@ class FakeService:
             raise ModelNotFound("There is no model none.")
         return LOADED
 
-    async def unload(self, model: str) -> None:
+    async def unload(self, model: str) -> bool:
         self.calls.append(("unload", model))
+        return True
 
     async def models(self) -> list[KnownModel]:
         able = frozenset({"chat", "completion"})
         return [KnownModel("fake", "hub", "complete", 9, 1.0, "llama", 512, able, loaded=LOADED)]
 
-    def loaded(self) -> tuple[Loaded, ...]:
-        return (LOADED,)
+    def loaded(self) -> list[Loaded]:
+        return [LOADED]
 
     def readiness(self) -> Readiness:
         return self.ready

@@ -15,7 +15,7 @@ from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import failure_of, json_response
 from llm_local.api.native.conversation import find_keeper
-from llm_local.api.native.replies import Run
+from llm_local.api.native.replies import Run, error_event
 from llm_local.api.native.schemas import BatchBody, ChatBody, GenerateBody
 from llm_local.api.native.translate import chat_work, refuse_unknown, text_work
 from llm_local.api.streams import EventStream, sse
@@ -96,7 +96,7 @@ async def chat_stream(request: Request) -> Response:
     began = time.monotonic()
     body = await _chat_body(request)
     run = await until_gone(request, _begin_chat(request, body, began))
-    return sse(request, run, headers=run.headers)
+    return sse(request, run, on_error=error_event, headers=run.headers)
 
 
 class GenerateQuery(BaseModel):
@@ -162,7 +162,7 @@ async def chat_stream_from_address(request: Request, query: Annotated[ChatQuery,
     messages = [{"role": role, "content": text} for role, text in turns if text is not None]
     body = validate(ChatBody, {**given, "messages": messages})
     run = await until_gone(request, _begin_chat(request, body, began))
-    return sse(request, run, headers=run.headers)
+    return sse(request, run, on_error=error_event, headers=run.headers)
 
 
 def _given(request: Request, query: BaseModel) -> dict[str, Any]:
@@ -214,7 +214,7 @@ async def _answer(request: Request, work: Work, began: float) -> Response:
 async def _stream(request: Request, work: Work, began: float) -> Response:
     reply = await until_gone(request, service_of(request).begin(work))
     run = Run(reply, began)
-    return sse(request, run, headers=run.headers)
+    return sse(request, run, on_error=error_event, headers=run.headers)
 
 
 async def _batch(request: Request, works: list[Work], began: float) -> Response:

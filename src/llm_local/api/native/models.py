@@ -110,12 +110,14 @@ async def load(request: Request) -> Response:
 async def unload(request: Request) -> Response:
     """Take a model out of memory, once its answers are finished. Needs a key with the role admin.
 
+    `unloaded` is false when it was not loaded.
+
     `curl http://127.0.0.1:8000/models/unload -d '{"model": "starter"}'`
     """
     body = await read_body(request, UnloadBody)
     refuse_unknown(body)
-    await until_gone(request, service_of(request).unload(body.model))
-    return json_response({"model": body.model, "unloaded": True})
+    was_loaded = await until_gone(request, service_of(request).unload(body.model))
+    return json_response({"model": body.model, "unloaded": was_loaded})
 
 
 @router.get("/capabilities")

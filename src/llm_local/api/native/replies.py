@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from llm_local.api.errors import Failure, NativeEnvelope
 from llm_local.api.native.conversation import Keeper
 from llm_local.api.native.translate import to_event, usage_object, whole_answer
 from llm_local.api.streams import SseEvent
@@ -15,7 +16,12 @@ from llm_local.messages import Message, ToolCall
 from llm_local.runtime.speed import speed_breakdown
 from llm_local.service import ServedReply
 
-__all__ = ["Run"]
+__all__ = ["Run", "error_event"]
+
+
+def error_event(failure: Failure) -> SseEvent:
+    """The last event of a stream that fails."""
+    return SseEvent(NativeEnvelope().body(failure), "error")
 
 
 class Run:

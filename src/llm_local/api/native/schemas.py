@@ -178,7 +178,7 @@ class RerankBody(DialectModel):
 
 
 class TokenizeBody(DialectModel):
-    """A text to turn into token ids. `special` also reads the markers in it as what they stand for."""
+    """A text to turn into token ids. With `special`, what the tokenizer puts around every text comes too."""
 
     model: str | None = Field(default=None, max_length=512)
     text: str
@@ -186,10 +186,11 @@ class TokenizeBody(DialectModel):
 
 
 class DetokenizeBody(DialectModel):
-    """Token ids to turn into text."""
+    """Token ids to turn into text. Without `special`, control tokens are left out."""
 
     model: str | None = Field(default=None, max_length=512)
     ids: list[int]
+    special: bool = True
 
 
 class LoadBody(DialectModel):

@@ -66,13 +66,14 @@ async def rerank(request: Request) -> Response:
     """
     body = await read_body(request, RerankBody)
     refuse_unknown(body)
-    work = service_of(request).rerank(caller_of(request), body.model, body.query, body.documents)
-    ranked = await until_gone(request, work)
+    service, caller = service_of(request), caller_of(request)
+    work = service.rerank(caller, body.model, body.query, body.documents, top_n=body.top_n)
+    ranking = await until_gone(request, work)
     results = [
-        {"index": one.index, "score": one.score, "document": body.documents[one.index]}
-        for one in list(ranked)[: body.top_n]
+        {"index": one.index, "score": one.score, "document": body.documents[one.index]} for one in ranking
     ]
-    return json_response({"model": body.model, "results": results})
+    usage = {"prompt_tokens": ranking.prompt_tokens, "total_tokens": ranking.prompt_tokens}
+    return json_response({"model": ranking.model, "results": results, "usage": usage})
 
 
 @router.post("/tokenize", openapi_extra=json_body(TokenizeBody, hello={"text": "Hello!"}))
@@ -96,7 +97,7 @@ async def detokenize(request: Request) -> Response:
     """
     body = await read_body(request, DetokenizeBody)
     refuse_unknown(body)
-    work = service_of(request).detokenize(caller_of(request), body.model, body.ids)
+    work = service_of(request).detokenize(caller_of(request), body.model, body.ids, special=body.special)
     return json_response({"model": body.model, "text": await until_gone(request, work)})
 
 
