@@ -6,11 +6,8 @@ import json
 import math
 from typing import Any
 
-import pytest
-
 from llm_local.api.openai.answers import Head, Tally
 from llm_local.api.openai.chat_answers import ChatChunks, chat_choice, usage_chunk
-from llm_local.errors import EngineError
 from llm_local.events import (
     Delta,
     Event,
@@ -146,8 +143,3 @@ def test_choices_share_a_prompt_and_sum_what_they_sampled() -> None:
     }  # fmt: skip
     tally.feed(Finish("stop", Usage(7, 2, 1), Timings()), prompt=1)
     assert (tally.prompt_tokens, tally.cached_tokens, tally.completion_tokens) == (17, 2, 9)
-
-
-def test_a_reply_that_somebody_else_broke_off_is_an_error() -> None:
-    with pytest.raises(EngineError):
-        chunks([Finish("cancelled", Usage(), Timings())])

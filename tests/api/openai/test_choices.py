@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from llm_local.api.openai.choices import Choice, Chunks, begin_choices, events_of, read_all
-from llm_local.errors import EngineError, InvalidRequest
+from llm_local.errors import EngineError, InvalidRequest, LocalLLMError
 from llm_local.events import Delta, Event, Finish, Timings, ToolCallEvent, Usage
 from llm_local.messages import Message, ToolCall
 from llm_local.service import Caller, ServedReply, Service, Work
@@ -23,7 +23,7 @@ class FakeReply:
 
     def __init__(self, events: Sequence[Event | Exception]) -> None:
         self._events = list(events)
-        self.cancelled = self.closed = False
+        self.cancelled = self.closed = self.timed_out = False
 
     def __aiter__(self) -> FakeReply:
         return self
@@ -85,6 +85,18 @@ def test_a_failure_of_one_ends_them_all() -> None:
 
     for run in (stream, whole):
         assert all(reply.closed for reply in asyncio.run(run()))
+
+
+@pytest.mark.parametrize(("timed_out", "kind"), [(False, "engine_error"), (True, "deadline_exceeded")])
+def test_a_reply_that_ends_before_its_time_is_an_error(timed_out: bool, kind: str) -> None:
+    async def run() -> None:
+        found, [reply] = choices([Delta("content", "a"), Finish("cancelled", Usage(), Timings())])
+        reply.timed_out = timed_out
+        await read_all(found)
+
+    with pytest.raises(LocalLLMError) as caught:
+        asyncio.run(run())
+    assert caught.value.kind == kind
 
 
 def test_who_is_cancelled_while_reading_closes_them() -> None:

@@ -166,6 +166,17 @@ def test_what_cannot_be_done_is_refused_by_name(fields: dict[str, Any], param: s
     assert refused(**fields).param == param
 
 
+def test_an_answer_may_go_on() -> None:
+    assert not chat().goes_on
+    assert chat(continue_final_message=True, add_generation_prompt=False).goes_on
+    assert refused(add_generation_prompt=False).param == "add_generation_prompt"
+
+
+def test_the_tag_of_ollamas_clients_is_no_part_of_a_name() -> None:
+    assert chat(model="a/b:latest").model == "a/b"
+    assert completion(prompt="x", model="a:latest")[0].model == "a"
+
+
 def test_fields_without_effect_are_taken_and_named() -> None:
     fields = {
         "user": "u", "metadata": {"a": "b"}, "store": True, "service_tier": "auto", "prediction": {"x": 1},

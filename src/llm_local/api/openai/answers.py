@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from llm_local.errors import EngineError
-from llm_local.events import Delta, Event, Finish, FinishReason
+from llm_local.events import Delta, Event, Finish
 from llm_local.specs import ModelInfo
 
-__all__ = ["Head", "Tally", "arguments_text", "fingerprint", "new_id", "shown_reason"]
+__all__ = ["Head", "Tally", "arguments_text", "fingerprint", "new_id"]
 
 
 def new_id(prefix: str) -> str:
@@ -85,17 +84,6 @@ class Tally:
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
             "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
         }
-
-
-def shown_reason(reason: FinishReason) -> str:
-    """OpenAI's word for why a reply ended.
-
-    Raises:
-        EngineError: it was cancelled, and not by the client, who would not be there to read this.
-    """
-    if reason == "cancelled":
-        raise EngineError("The reply was broken off.", "Try again.")
-    return reason
 
 
 def arguments_text(arguments: Mapping[str, Any]) -> str:

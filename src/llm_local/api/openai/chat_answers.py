@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_local.api.openai.answers import Head, arguments_text, shown_reason
+from llm_local.api.openai.answers import Head, arguments_text
 from llm_local.api.openai.conversation import shown_call_id
 from llm_local.api.openai.token_logprobs import TokenBytes, chat_logprobs
 from llm_local.events import Completion, Delta, Event, Finish, ToolCallEvent
@@ -26,7 +26,7 @@ def chat_choice(index: int, completion: Completion, token_bytes: TokenBytes | No
         "index": index,
         "message": message,
         "logprobs": logprobs,
-        "finish_reason": shown_reason(completion.finish_reason),
+        "finish_reason": completion.finish_reason,
     }
 
 
@@ -51,17 +51,13 @@ class ChatChunks:
         return self._chunk({"role": "assistant", "content": ""})
 
     def feed(self, event: Event) -> list[dict[str, Any]]:
-        """The chunks of one event, possibly none.
-
-        Raises:
-            EngineError: the reply was broken off.
-        """
+        """The chunks of one event, possibly none."""
         if isinstance(event, Delta):
             return self._text(event)
         if isinstance(event, ToolCallEvent):
             return self._calls(event.call)
         if isinstance(event, Finish):
-            return [self._chunk({}, finish_reason=shown_reason(event.reason))]
+            return [self._chunk({}, finish_reason=event.reason)]
         return []
 
     def _text(self, delta: Delta) -> list[dict[str, Any]]:

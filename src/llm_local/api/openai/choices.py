@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from llm_local.errors import EngineError, LocalLLMError
 from llm_local.events import Delta, Event, Finish, ToolCallEvent
 from llm_local.service import ServedReply, Service, Work
 
@@ -120,6 +121,8 @@ async def _events(choice: Choice) -> AsyncGenerator[Event]:
     """The events of a choice; with `one_call` it is over after its first call, and what follows is no text of it."""
     called = False
     async for event in choice.reply:
+        if not called and isinstance(event, Finish) and event.reason == "cancelled":
+            raise _broken_off(choice.reply)
         if called and isinstance(event, Finish):
             yield dataclasses.replace(event, reason="tool_calls")
         elif called and isinstance(event, Delta):
@@ -129,6 +132,13 @@ async def _events(choice: Choice) -> AsyncGenerator[Event]:
         if choice.one_call and isinstance(event, ToolCallEvent) and not called:
             called = True
             choice.reply.cancel()
+
+
+def _broken_off(reply: ServedReply) -> LocalLLMError:
+    """The error of a reply that ended before its time, and not because its reader wanted that."""
+    if reply.timed_out:
+        return LocalLLMError("The deadline passed before the reply was complete.", kind="deadline_exceeded")
+    return EngineError("The reply was broken off.", "Try again.")
 
 
 async def _read(choice: Choice) -> list[Event]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_local.api.openai.answers import Head, shown_reason
+from llm_local.api.openai.answers import Head
 from llm_local.api.openai.token_logprobs import CompletionLogprobs
 from llm_local.events import Delta, Event, Finish, TokenLogprob
 
@@ -46,15 +46,11 @@ class CompletionChunks:
         return [self._chunk(self._echo.text, tokens=self._echo.tokens)]
 
     def feed(self, event: Event) -> list[dict[str, Any]]:
-        """The chunks of one event, possibly none.
-
-        Raises:
-            EngineError: the reply was broken off.
-        """
+        """The chunks of one event, possibly none."""
         if isinstance(event, Delta) and (event.text or (self._logprobs is not None and event.logprobs)):
             return [self._chunk(event.text, tokens=[(one.token_id, one) for one in event.logprobs])]
         if isinstance(event, Finish):
-            return [self.end(shown_reason(event.reason))]
+            return [self.end(event.reason)]
         return []
 
     def end(self, finish_reason: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from llm_local.messages import Message, Role, ToolCall, ToolDefinition
 
 __all__ = [
     "bare_call_id",
+    "bare_model",
     "call_arguments",
     "chosen_tools",
     "content_text",
@@ -39,6 +40,11 @@ def bare_call_id(call_id: str) -> str:
     """The id of a call as we made it: some chat templates insist on its nine letters. Foreign ids stay as they are."""
     found = _OURS.fullmatch(call_id)
     return found[1] if found else call_id
+
+
+def bare_model(name: str) -> str:
+    """The name of a model without the tag that Ollama's clients put behind names that have none."""
+    return name.removesuffix(":latest")
 
 
 def messages_of(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:

@@ -14,7 +14,7 @@ from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
 from llm_local.api.openai.answers import new_id
-from llm_local.api.openai.conversation import messages_of
+from llm_local.api.openai.conversation import bare_model, messages_of
 from llm_local.api.openai.decision_schemas import DecisionRequest, SystemOneRequest
 from llm_local.api.openai.errors import in_openai_words, unsupported
 from llm_local.api.openai.headers import ignored_header
@@ -53,7 +53,7 @@ async def create_decision(request: Request) -> Response:
     service, caller = service_of(request), caller_of(request)
     with in_openai_words(body.model):
         decision = await until_gone(
-            request, service.decide(caller, body.model, question, body.choices, options)
+            request, service.decide(caller, bare_model(body.model), question, body.choices, options)
         )
     return json_response(decision_body(body.model, body.choices, decision), headers=ignored_header(body))
 
@@ -111,7 +111,9 @@ async def _answer_all(service: Service, caller: Caller, body: SystemOneRequest) 
     answers, input_tokens = {}, 0
     for name, asked in questions.items():
         messages = (Message("user", asked.prompt),)
-        decision = await service.decide(caller, body.model, messages, asked.labels, DecisionOptions())
+        decision = await service.decide(
+            caller, bare_model(body.model), messages, asked.labels, DecisionOptions()
+        )
         answers[name] = answer_body(asked, [choice.probability for choice in decision.choices])
         input_tokens += decision.usage.prompt_tokens
     usage = {"input_tokens": input_tokens, "output_tokens": 0}

@@ -15,6 +15,7 @@ from llm_local.api.bodies import json_body, read_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
+from llm_local.api.openai.conversation import bare_model
 from llm_local.api.openai.errors import in_openai_words
 from llm_local.api.openai.headers import ignored_header
 from llm_local.api.openai.schemas import EmbeddingRequest
@@ -38,7 +39,7 @@ async def create_embeddings(request: Request) -> Response:
     inputs = inputs_of(body.input)
     service = service_of(request)
     with in_openai_words(body.model, "input"):
-        work = service.embed(caller_of(request), body.model, inputs, dimensions=body.dimensions)
+        work = service.embed(caller_of(request), bare_model(body.model), inputs, dimensions=body.dimensions)
         embedded = await until_gone(request, work)
     # many vectors take a while to write, in which nobody else should wait
     shown = await asyncio.to_thread(embedding_list, body.model, embedded, body.encoding_format or "float")

@@ -67,6 +67,7 @@ def in_openai_words(model: str, prompt: str = "messages") -> Iterator[None]:
         if error.param in ("prompt", "prompt_ids", "texts", "text"):
             error.param = prompt
         elif error.param is not None:
+            error.hint = "Leave it out." if error.param == "think" else error.hint
             error.param = names.get(error.param, error.param)
         raise
 

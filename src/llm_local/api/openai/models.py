@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from llm_local.api.dependencies import service_of
 from llm_local.api.errors import json_response
+from llm_local.api.openai.conversation import bare_model
 from llm_local.errors import ModelNotFound
 from llm_local.service import KnownModel
 
@@ -38,7 +39,7 @@ async def retrieve_model(request: Request, model_id: str) -> Response:
     `curl http://127.0.0.1:8000/v1/models/starter`
     """
     for model in await service_of(request).models():
-        if model.name in (model_id, model_id.removesuffix(":latest")) and model.state == "complete":
+        if model.name in (model_id, bare_model(model_id)) and model.state == "complete":
             return json_response(model_card(model))
     raise ModelNotFound(f"The model `{model_id}` does not exist or you do not have access to it.")
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from llm_local.api.openai.answers import Tally, arguments_text, new_id, shown_reason
+from llm_local.api.openai.answers import Tally, arguments_text, new_id
 from llm_local.api.openai.conversation import shown_call_id
 from llm_local.api.openai.response_schemas import ResponsesRequest
 from llm_local.api.openai.token_logprobs import TokenBytes, chat_logprobs
@@ -92,11 +92,7 @@ class ResponseEvents:
         return self._taken()
 
     def feed(self, event: Event) -> list[JsonObject]:
-        """The events that one of ours becomes, possibly none.
-
-        Raises:
-            EngineError: the reply was broken off.
-        """
+        """The events that one of ours becomes, possibly none."""
         self._tally.feed(event)
         if isinstance(event, Delta):
             self._add(event)
@@ -104,7 +100,7 @@ class ResponseEvents:
             self._close("completed")
             self._add_call(event.call)
         elif isinstance(event, Finish):
-            self._finish(shown_reason(event.reason))
+            self._finish(event.reason)
         return self._taken()
 
     def fail(self, code: str, message: str) -> JsonObject:

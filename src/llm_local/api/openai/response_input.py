@@ -6,6 +6,7 @@ from typing import Final
 
 from llm_local.api.openai.conversation import (
     bare_call_id,
+    bare_model,
     call_arguments,
     chosen_tools,
     content_text,
@@ -51,7 +52,7 @@ def response_work(request: ResponsesRequest, caller: Caller, *, capped: bool) ->
         changes["tool_choice"] = choice
     return Work(
         caller,
-        model=request.model,
+        model=bare_model(request.model),
         messages=_messages(request),
         tools=tools,
         changes=changes,

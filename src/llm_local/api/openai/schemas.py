@@ -176,6 +176,8 @@ class ChatRequest(GenerationRequest):
     reasoning: dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     max_thinking_tokens: int | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
     modalities: list[str] | None = None
     functions: Any = None
     function_call: Any = None

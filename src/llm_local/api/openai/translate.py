@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from llm_local.api.openai.conversation import chosen_tools, messages_of, tools_of
+from llm_local.api.openai.conversation import bare_model, chosen_tools, messages_of, tools_of
 from llm_local.api.openai.errors import unsupported
 from llm_local.api.openai.sampling import constraint_of, sampling_changes, think_of
 from llm_local.api.openai.schemas import ChatRequest, CompletionRequest, GenerationRequest
@@ -54,10 +54,11 @@ def chat_work(request: ChatRequest, caller: Caller, *, capped: bool) -> Work:
         changes["tool_choice"] = choice
     return Work(
         caller,
-        model=request.model,
+        model=bare_model(request.model),
         messages=messages_of(request.messages),
         tools=tools,
         changes=changes,
+        goes_on=bool(request.continue_final_message),
         clamp=True,
     )
 
@@ -82,7 +83,7 @@ def completion_works(request: CompletionRequest, caller: Caller) -> list[Work]:
     constraint = constraint_of(request)
     if constraint is not None:
         changes["constraint"] = constraint
-    asked: dict[str, Any] = {"model": request.model, "changes": changes, "clamp": True}
+    asked: dict[str, Any] = {"model": bare_model(request.model), "changes": changes, "clamp": True}
     return [
         Work(caller, prompt=prompt, **asked)
         if isinstance(prompt, str)
@@ -123,5 +124,7 @@ def _refuse_unsupported(request: ChatRequest) -> None:
     for name, hint in _OLD.items():
         if getattr(request, name) is not None:
             raise unsupported(name, hint)
+    if request.add_generation_prompt is False and not request.continue_final_message:
+        raise unsupported("add_generation_prompt", "Without a turn of its own there is no reply.")
     if any(modality != "text" for modality in request.modalities or ()):
         raise unsupported("modalities", "Ask for text.", what="A modality other than text")
