@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 from types import FrameType
 from typing import Any, Final
@@ -42,7 +42,10 @@ class PortTaken(LocalLLMError):
 class ApiServer(Server):
     """uvicorn's server on one or several ports, with our way to end."""
 
-    def __init__(self, app: FastAPI, host: str, ports: Sequence[int]) -> None:
+    def __init__(
+        self, app: FastAPI, host: str, ports: Sequence[int], on_drain: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_drain` is called on the event loop when the first signal came."""
         self.lifecycle: Lifecycle = app.state.lifecycle
         super().__init__(
             Config(
@@ -62,6 +65,7 @@ class ApiServer(Server):
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             )
         )
+        self._on_drain = on_drain
         self._host = host
         self._ports = tuple(ports)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -134,6 +138,7 @@ class ApiServer(Server):
         self.should_exit = True
         if self._loop is not None:
             self.lifecycle.begin_drain(self._loop)
+            self._loop.call_soon_threadsafe(self._on_drain)
 
 
 def raise_file_limit() -> None:
