@@ -22,6 +22,11 @@ from llm_local.events import ContextTrimmed, Delta
 HELLO = [{"role": "user", "content": "Hello"}]
 CHAT = {"model": "fake", "messages": HELLO}
 RESPONSES = {"model": "fake", "input": "Hello"}
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": CHAT,
+    "/v1/responses": RESPONSES,
+    "/v1/completions": {"model": "fake", "prompt": "x"},
+}
 
 
 def chat(client: Client, **fields: Any) -> Answer:
@@ -72,13 +77,13 @@ def test_without_a_cap_of_the_settings_or_the_request_the_window_is_the_cap(
         (ModelNotFound("There is no model x."), 404, "invalid_request_error", "model_not_found"),
         (InvalidRequest("No.", param="top_k"), 400, "invalid_request_error", "invalid_value"),
         (Busy("Full.", retry_after_s=2, kind="server_busy"), 503, "server_error", "server_busy"),
-        (Busy("Slow down.", retry_after_s=2, kind="rate_limit_exceeded"), 429, "rate_limit_error", "rate_limit_exceeded"),
+        (Busy("Slow.", retry_after_s=2, kind="rate_limit_exceeded"), 429, "rate_limit_error", "rate_limit_exceeded"),
         (InsufficientMemory("Too big.", need_bytes=2, have_bytes=1), 507, "server_error", "insufficient_memory"),
         (EngineError("It broke."), 500, "server_error", "engine_error"),
         (RuntimeError("secret"), 500, "server_error", None),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/completions"])
+@pytest.mark.parametrize("path", BODIES)
 def test_failures_before_the_first_byte_have_their_status_streamed_or_not(
     client: Client, service: FakeService, path: str, failure: Exception, status: int, kind: str, code: str | None
 ) -> None:  # fmt: skip
@@ -87,9 +92,7 @@ def test_failures_before_the_first_byte_have_their_status_streamed_or_not(
         answer = client.ask(
             "POST",
             path,
-            CHAT | RESPONSES | {"prompt": "x", "stream": stream}
-            if "chat" not in path
-            else CHAT | {"stream": stream},
+            BODIES[path] | {"stream": stream},
         )
         assert answer.status == status
         told = error(answer)
@@ -148,12 +151,8 @@ def test_what_only_the_model_can_refuse_has_openais_name(
 
 def test_a_failure_after_the_first_byte_is_the_last_chunk(client: Client, service: FakeService) -> None:
     service.events = [Delta("content", "Once"), EngineError("It broke.")]
-    blocks = (
-        chat(client, stream=True).events_text()
-        if hasattr(Answer, "events_text")
-        else chat(client, stream=True)
-    )
-    *_, last = [block for block in blocks.body.decode().split("\n\n") if block]
+    body = chat(client, stream=True).body.decode()
+    *_, last = [block for block in body.split("\n\n") if block]
     assert last.startswith('data: {"error":{"message":"It broke."')
     assert '"type":"server_error"' in last and "[DONE]" not in last
     assert service.replies[0].closed
