@@ -93,6 +93,7 @@ class ChatLoop:
         """One input and what comes of it; the exit code when it was the last one."""
         interactive = self._front.input.interactive
         context = PromptContext(self.status(), self._complete)
+        self._signals.forget()
         try:
             text = self._front.input.read(context)
         except EOFError:

@@ -67,12 +67,16 @@ class ChatSignals:
         """True when the work that is going on was asked to stop."""
         return self._asked_s is not None
 
+    def forget(self) -> None:
+        """Whatever was asked to stop has stopped; what comes next is asked anew."""
+        self._asked_s = None
+
     @contextmanager
     def reading(self, on_interrupt: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Somebody is asked for input: Ctrl-C calls `on_interrupt` and raises KeyboardInterrupt, the others `Ended`."""
         if self.code is not None:
             raise Ended
-        self._asked_s = None  # whatever was asked to stop has stopped
+        self.forget()
         self._reading, self._on_interrupt = True, on_interrupt
         try:
             yield
