@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import house_rules
+from llm_local.chat.command_table import with_commands
 from llm_local.config import SETTINGS, env_example, settings_markdown
 from llm_local.errors import LocalLLMError
 from llm_local.terminal.exit_codes import BROKEN_PIPE, EXIT_CODES, INTERRUPTED, TERMINATED
@@ -77,6 +78,16 @@ def test_the_settings_page_is_fresh() -> None:
     assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == settings_markdown(), (
         "run scripts/generate_docs.py"
     )
+
+
+def test_the_table_of_slash_commands_is_fresh() -> None:
+    page = (ROOT / "docs" / "chat.md").read_text(encoding="utf-8")
+    assert with_commands(page) == page, "run scripts/generate_docs.py"
+
+
+def test_a_page_without_a_place_for_the_commands_would_be_noticed() -> None:
+    with pytest.raises(ValueError, match="marks"):
+        with_commands("# A page\n")
 
 
 @pytest.mark.parametrize("name", SETTINGS)

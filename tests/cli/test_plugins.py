@@ -72,7 +72,7 @@ def test_in_a_pipe_a_line_is_one_plug_in_with_tabs_between(site: Path) -> None:
 def test_listing_imports_nothing_whatever_is_on(site: Path) -> None:
     found = states(run(site, "--json", plugins="all"))
     assert found["hello"] == found["lost"] == ("on", "")
-    assert found["weather"] == ("on", "not used yet: commands act once there are chats")
+    assert found["weather"] == ("on", "")
     assert not was_imported(site)
 
 

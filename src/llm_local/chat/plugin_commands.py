@@ -27,22 +27,18 @@ def plugin_commands(taken: Collection[str]) -> list[Command]:
     used = set(taken)
 
     def check(plugin: Plugin, value: Any) -> Command:
-        command = check_plugin_command(plugin, value)
-        names = (command.name, *command.aliases)
-        clash = next((name for name in names if name in used or names.count(name) > 1), None)
-        if clash is not None:
-            raise ValueError(f"there is a command /{clash} already")
-        used.update(names)
+        command = check_plugin_command(plugin, value, used)
+        used.update((command.name, *command.aliases))
         return command
 
     return [command for _, command in load_plugins(COMMANDS, check)]
 
 
-def check_plugin_command(plugin: Plugin, value: Any) -> Command:
+def check_plugin_command(plugin: Plugin, value: Any, taken: Collection[str]) -> Command:
     """What a plug-in offers as a command: a Command, or a function `(context, arguments)`.
 
     Raises:
-        ValueError: it is neither, or its name or help cannot be used.
+        ValueError: it is neither, or its name or help cannot be used, or a name is in `taken`.
     """
     if isinstance(value, Command):
         command = value
@@ -55,6 +51,8 @@ def check_plugin_command(plugin: Plugin, value: Any) -> Command:
     for name in names:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name for a command: small letters, digits, - and _, at most 32")
+        if name in taken or names.count(name) > 1:
+            raise ValueError(f"there is a command /{name} already")
     if not isinstance(command.help, str) or not command.help.strip():
         raise ValueError("it has no help: the first line of the docstring, or `help` of the Command")
     if command.completes not in get_args(Completes):
@@ -63,6 +61,10 @@ def check_plugin_command(plugin: Plugin, value: Any) -> Command:
         )
     if not callable(command.run):
         raise ValueError("its run cannot be called")
+    try:
+        inspect.signature(command.run).bind(None, "")
+    except TypeError:
+        raise ValueError("it cannot be called with (context, arguments)") from None
     return replace(command, run=_guarded(plugin, command.run), source=str(plugin))
 
 

@@ -104,8 +104,6 @@ def _listed(plugin: Plugin, *, check: bool) -> Listed:
         return Listed(plugin, "broken", fault)
     if not is_allowed(plugin):
         return Listed(plugin, "off")
-    if plugin.group == COMMANDS:
-        return Listed(plugin, "on", "not used yet: commands act once there are chats")
     if check:
         try:
             load_plugin(plugin, _check_of(plugin.group))
@@ -134,6 +132,10 @@ def _check_of(group: str) -> Callable[[Plugin, Any], Any]:
         from llm_local.text.tool_formats.registry import check_plugin as check_format
 
         return check_format
+    if group == COMMANDS:
+        from llm_local.chat.command_table import check_command
+
+        return check_command
     from llm_local.loaders.plugged import check_plugin as check_loader
 
     return check_loader
