@@ -139,6 +139,9 @@ class FakeService:
     async def aclose(self) -> None:
         self.closed = True
 
+    async def drain(self, timeout_s: float) -> bool:
+        return True
+
     def _count(self, method: str, route: str, status: int, seconds: float, *, streamed: bool = False) -> None:
         self.http.append((method, route, status))
 

@@ -75,6 +75,7 @@ STATUSES: Final[Mapping[str, int]] = {
 """Error kind to HTTP status. A kind that is not here counts as the kind of its class."""
 
 _BY_STATUS: Final = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_LINE_ENDS: Final = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 _MAX_RETRY_S: Final = 120  # clients give up on more
 _INTERNAL: Final = "The server failed at this request; its log says why."
 
@@ -203,8 +204,11 @@ def json_response(
 
 
 def json_text(value: object) -> str:
-    """Any JSON value as text of one line. Halves of surrogate pairs become U+FFFD: they must not cost an answer."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    """Any JSON value as text of one line, also for who takes U+2028 for the end of one, as httpx does.
+
+    Halves of surrogate pairs become U+FFFD: they must not cost an answer.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_LINE_ENDS)
     try:
         text.encode()
     except UnicodeEncodeError:
