@@ -27,6 +27,7 @@ from llm_local.api.border import Border, BorderRules, is_loopback
 from llm_local.api.dependencies import admit
 from llm_local.api.errors import Envelope, Envelopes, error_response
 from llm_local.api.keeping import Conversations
+from llm_local.api.legacy import routes as legacy
 from llm_local.api.lifecycle import Lifecycle
 from llm_local.api.native import routes as native
 from llm_local.api.observe import ACCESS_LOG, Answered, Failures, Observed, watch_loop
@@ -100,8 +101,8 @@ def make_app(
 
 
 # One line for each dialect. `admit` stands before all of them, and before nothing but these stands nothing.
-_ROUTERS: Final[tuple[APIRouter, ...]] = (native.router, queue.router, openai.router)
-_ENVELOPES: Final[Mapping[str, Envelope]] = {openai.PREFIX: openai.envelope}
+_ROUTERS: Final[tuple[APIRouter, ...]] = (native.router, legacy.router, queue.router, openai.router)
+_ENVELOPES: Final[Mapping[str, Envelope]] = {legacy.PREFIX: legacy.envelope, openai.PREFIX: openai.envelope}
 
 
 async def serve(config: Config, *, insecure: bool = False, service: Service | None = None) -> int:
