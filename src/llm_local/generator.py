@@ -115,7 +115,11 @@ class TextGenerator:
         except ContextLengthExceeded:
             if policy == "refuse":
                 raise
-            kept = trim_oldest(messages, lambda part: _fits(lambda: prepare(render(part))))
+            kept = trim_oldest(
+                messages,
+                # all of them are known not to fit, and to count long ones again takes long
+                lambda part: len(part) < len(messages) and _fits(lambda: prepare(render(part))),
+            )
             if kept is None:
                 raise
         rendered = render(kept)

@@ -73,6 +73,34 @@ def test_an_interrupted_answer_that_goes_on_is_the_whole_answer(model, num_token
     assert rest.usage.cached_tokens >= part.usage.total_tokens - 2
 
 
+THINK = "What is 12 + 7? Think first."
+
+
+@pytest.mark.parametrize("num_tokens", [2, 3, 6, 11, 14, 16, 18, 20, 22])
+def test_so_is_one_that_reasons_wherever_it_was_interrupted(model, num_tokens):
+    """In the reasoning, between reasoning and answer, in the answer."""
+    whole = make_session(model)
+    run(whole.ask(THINK))
+    assert whole.messages[-1].reasoning
+    session = make_session(model)
+    part = interrupt(session.ask(THINK), num_tokens)
+    assert part.finish_reason == "cancelled"
+    rest = run(session.continue_reply())
+    assert session.messages[-1] == whole.messages[-1]
+    assert rest.usage.cached_tokens >= len(session.prepared.prompt_ids) - 8
+
+
+def test_reasoning_that_goes_on_keeps_to_its_budget(model):
+    session = make_session(model)
+    interrupt(session.ask(THINK), 5)
+    session.set_option("max_thinking_tokens", "1")
+    run(session.continue_reply())
+    message = session.messages[-1]
+    assert "I add 12 and 7. That makes 19.".startswith(message.reasoning)
+    assert "19" not in message.reasoning
+    assert message.content
+
+
 def test_tools_run_in_a_chat_and_their_results_are_part_of_it(model):
     def add(a: int, b: int) -> int:
         """Add two numbers."""
