@@ -186,6 +186,56 @@ def test_damage_that_is_met_later_is_told_once_and_mended(path: Path) -> None:
     assert contents(path, conversation)[-1] == "it goes on"
 
 
+def test_a_disk_that_stumbles_is_not_taken_for_damage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversation = filled(path, "x")
+    real = database.schema_version
+    stumbles = [1]
+
+    def stumble(*given: object) -> int:
+        if stumbles:
+            stumbles.pop()
+            error = sqlite3.DatabaseError("file is not a database")
+            error.sqlite_errorcode = sqlite3.SQLITE_NOTADB
+            raise error
+        return real(*given)
+
+    monkeypatch.setattr(database, "schema_version", stumble)
+    with opened(path) as store:  # looked at anew, and nothing is wrong
+        assert store.notices == ()
+        assert store.get(LOCAL_OWNER, conversation).num_messages == 1
+        with pytest.raises(StorageError, match="seems whole") as caught, store._database.reading():
+            stumbles.append(1)
+            stumble()
+        assert exit_code(caught.value) == 6
+        assert store.get(LOCAL_OWNER, conversation).num_messages == 1
+    assert not list(path.parent.glob("*damaged*"))
+
+
+def test_a_damaged_index_is_made_anew(path: Path) -> None:
+    conversation = filled(path, "green tea", "black tea")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE message_words_data SET block = x'a5a5a5a5' WHERE id > 10")
+        connection.commit()
+    with opened(path) as store:
+        with pytest.raises(DatabaseUnusable, match="nothing is lost"):
+            store.search(LOCAL_OWNER, "green")
+        assert [hit.position for hit in store.search(LOCAL_OWNER, "green")] == [0]
+    assert contents(path, conversation) == ["green tea", "black tea"]
+    assert not list(path.parent.glob("*damaged*"))
+
+
+def test_what_a_killed_backup_left_is_swept(path: Path) -> None:
+    filled(path, "x")
+    left = [
+        path.with_name(name)
+        for name in (".talk.db.backup.new", ".talk.db.backup.new-journal", ".talk.db.new")
+    ]
+    for file in left:
+        file.write_bytes(b"secret")
+    with opened(path):
+        assert not any(file.exists() for file in left)
+
+
 def test_a_database_that_is_taken_away_is_begun_anew(path: Path) -> None:
     conversation = filled(path, "x")
     with opened(path) as store:

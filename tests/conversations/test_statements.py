@@ -20,7 +20,8 @@ STATEMENTS = {
         for short in (False, True)
     },
 }
-del STATEMENTS["MERGE_INDEXES"]  # which reads nothing, and concerns all alike
+for name in ("MERGE_INDEXES", "CHECK_INDEXES", "REBUILD_INDEXES"):
+    del STATEMENTS[name]  # which read nothing, and concern all alike
 
 
 @pytest.mark.parametrize("name", STATEMENTS)

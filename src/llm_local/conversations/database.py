@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Final
 
 from llm_local.conversations import files
+from llm_local.conversations.damage import examine, rebuild_indexes
 from llm_local.conversations.failures import explain, explain_os, is_damage
 from llm_local.conversations.migrations import MIGRATIONS, Migration, migrate, schema_version
 from llm_local.conversations.statements import MERGE_INDEXES
-from llm_local.errors import Busy, DatabaseUnusable, LocalLLMError
+from llm_local.errors import Busy, DatabaseUnusable, LocalLLMError, StorageError
 from llm_local.locks import try_lock
 
 __all__ = ["Database"]
@@ -108,6 +109,7 @@ class Database:
                 self._opened().execute(statement)
             self._checkpoint(0)
             files.drop_backups(self.path)
+            files.sweep(self.path)
             self._back_up()
 
     def close(self) -> None:
@@ -135,15 +137,15 @@ class Database:
     def _open(self) -> None:
         self._disconnect()
         files.tighten(self.path)
+        files.sweep(self.path)
         if files.is_emptied(self.path):
-            self._mend("it is empty")
+            self._replace("it is empty")
         try:
             self._connect()
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
-            self._mend(str(error))
-            self._connect()
+            self._heal(error)
 
     def _connect(self) -> None:
         files.create(self.path)
@@ -184,11 +186,27 @@ class Database:
         except OSError as error:
             self.notices.append(f"There is no new backup of {self.path}: {error.strerror}.")
 
-    def _mend(self, reason: str) -> None:
+    def _heal(self, error: sqlite3.Error) -> bool:
+        """Look anew at a database that seems damaged, mend what is, and open it; False when nothing was wrong.
+
+        A disk that failed once to read a page gives the same error as a page that is wrong.
+        """
+        self._disconnect()
+        verdict = examine(self.path)
+        if verdict == "damaged":
+            self._replace(str(error))
+        elif verdict == "index":
+            rebuild_indexes(self.path)
+            self.notices.append(
+                f"The index of words in {self.path} was damaged, and was made anew; nothing is lost."
+            )
+        self._connect()
+        return verdict != "whole"
+
+    def _replace(self, reason: str) -> None:
         """Move the database aside and put the last backup in its place."""
         self._disconnect()
-        aside = files.move_aside(self.path)
-        backup = files.restore(self.path)
+        aside, backup = files.replace_damaged(self.path)
         if backup is None:
             then = "There was no backup, so a new one was begun."
         else:
@@ -232,14 +250,17 @@ class Database:
     def _after_damage(self, error: sqlite3.Error) -> LocalLLMError:
         try:
             with self._alone():
-                self._mend(str(error))
-                self._connect()
-        except (OSError, sqlite3.Error) as second:
+                mended = self._heal(error)
+        except (OSError, sqlite3.Error, LocalLLMError) as second:
+            self._disconnect()
+            reason = second.strerror if isinstance(second, OSError) else second
             return DatabaseUnusable(
-                f"The conversations in {self.path} are damaged ({error}), and could not be moved aside: {second}.",
-                "Move the file away, or set LLM_LOCAL_HOME.",
+                f"The conversations in {self.path} seem damaged ({error}), and could not be mended: {reason}.",
+                "Try again; if it stays, move the file away, or set LLM_LOCAL_HOME.",
             )
-        return DatabaseUnusable(self.notices[-1])
+        if mended:
+            return DatabaseUnusable(self.notices[-1])
+        return StorageError(f"{self.path} could not be read ({error}), but seems whole.", "Try again.")
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

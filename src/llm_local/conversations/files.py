@@ -20,9 +20,10 @@ __all__ = [
     "create",
     "drop_backups",
     "is_emptied",
-    "move_aside",
+    "is_whole",
     "open_lock",
-    "restore",
+    "replace_damaged",
+    "sweep",
     "tighten",
     "write_backup",
 ]
@@ -66,6 +67,16 @@ def create(path: Path) -> None:
     os.close(_create(path))
 
 
+def sweep(path: Path) -> None:
+    """Remove what a process left that was killed while it wrote a copy. To be called by who holds the lock.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    for left in path.parent.glob(f".{path.name}*.new*"):
+        left.unlink(missing_ok=True)
+
+
 def open_lock(path: Path) -> int:
     """The file whose lock a process holds while it writes to a database, made with its folder where it is missing.
 
@@ -87,22 +98,47 @@ def is_emptied(path: Path) -> bool:
     )
 
 
-def move_aside(path: Path) -> Path:
-    """Rename a damaged database and what belongs to it, for somebody to look at; its new name.
+def replace_damaged(path: Path) -> tuple[Path, Path | None]:
+    """Put the newest whole backup, or else an empty file, in the place of a damaged database.
+
+    The damaged one, with what belongs to it, gets another name, for somebody to look at. A process that is killed here
+    leaves the damaged one in its place or the new one, never nothing.
+
+    Returns:
+        The new name of the damaged database, and the backup, or None where there was none.
 
     Raises:
         OSError: the disk refuses.
     """
+    aside = _name_aside(path)
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    try:
+        backup = next((one for one in backups_of(path) if is_whole(one)), None)
+        with open(_create(fresh), "wb") as target:
+            if backup is not None:
+                with open(backup, "rb") as source:
+                    shutil.copyfileobj(source, target)
+        for side in _SIDES:
+            with suppress(FileNotFoundError):
+                _side(path, side).rename(_side(aside, side))
+        try:
+            os.link(path, aside)
+        except OSError:  # a disk without links
+            path.rename(aside)
+        _publish(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    return aside, backup
+
+
+def _name_aside(path: Path) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     aside = path.with_name(f"{path.name}.damaged-{stamp}")
     number = 1
     while aside.exists():
         number += 1
         aside = path.with_name(f"{path.name}.damaged-{stamp}-{number}")
-    for side in _SIDES:
-        with suppress(FileNotFoundError):
-            _side(path, side).rename(_side(aside, side))
-    path.rename(aside)
     return aside
 
 
@@ -141,7 +177,7 @@ def write_backup(connection: sqlite3.Connection, path: Path, version: int | None
         sqlite3.Error: the same, or the database is damaged.
     """
     backup = path.with_name(f"{path.name}.backup" + (f"-schema{version}" if version is not None else ""))
-    fresh = path.with_name(f".{backup.name}.{os.getpid()}.new")
+    fresh = path.with_name(f".{backup.name}.new")
     fresh.unlink(missing_ok=True)
     try:
         os.close(_create(fresh))  # SQLite fills an empty file, and would make one that others can read
@@ -151,29 +187,9 @@ def write_backup(connection: sqlite3.Connection, path: Path, version: int | None
         fresh.unlink(missing_ok=True)
 
 
-def restore(path: Path) -> Path | None:
-    """Put the newest whole backup where a database was moved away; the backup, or None where there is none.
-
-    Raises:
-        OSError: the disk refuses.
-    """
-    for backup in backups_of(path):
-        if not _is_whole(backup):
-            continue
-        fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-        fresh.unlink(missing_ok=True)
-        try:
-            with open(backup, "rb") as source, open(_create(fresh), "wb") as target:
-                shutil.copyfileobj(source, target)
-            _publish(fresh, path)
-        finally:
-            fresh.unlink(missing_ok=True)
-        return backup
-    return None
-
-
-def _is_whole(backup: Path) -> bool:
-    # A backup is of no process, so it may be opened like any file; nothing is written, not even beside it.
+def is_whole(backup: Path) -> bool:
+    """True for a database that can be read throughout. It must not be one that anybody has open."""
+    # Nothing is written, not even beside it.
     try:
         with closing(
             sqlite3.connect(f"{backup.absolute().as_uri()}?mode=ro&immutable=1", uri=True)

@@ -12,6 +12,7 @@ from typing import Final
 __all__ = [
     "ADD_CONVERSATION",
     "ADD_MESSAGE",
+    "CHECK_INDEXES",
     "COUNT_MESSAGES",
     "CUT",
     "DELETE_CONVERSATION",
@@ -24,6 +25,7 @@ __all__ = [
     "MERGE_INDEXES",
     "POSITION",
     "READ_MESSAGES",
+    "REBUILD_INDEXES",
     "REWRITE_MESSAGE",
     "SET_MODEL",
     "SET_TITLE",
@@ -75,10 +77,12 @@ UNINDEX_MESSAGE: Final = f"DELETE FROM message_words WHERE rowid = {_MESSAGE}"
 CUT: Final = f"""DELETE FROM messages WHERE seq <= :until AND seq IN
     (SELECT seq FROM messages WHERE conversation = {OWNED} ORDER BY seq LIMIT -1 OFFSET :position)"""
 
-# The index of words keeps what is deleted until its parts are merged. It has no owner, and nothing is read from it.
-MERGE_INDEXES: Final = tuple(
-    f"INSERT INTO {table} ({table}) VALUES ('optimize')" for table in ("message_words", "title_words")
-)
+# Care of the indexes of words, which have no owners; nothing is read from them here.
+_INDEXES: Final = ("message_words", "title_words")
+# What is deleted stays in an index until its parts are merged.
+MERGE_INDEXES: Final = tuple(f"INSERT INTO {name} ({name}) VALUES ('optimize')" for name in _INDEXES)
+CHECK_INDEXES: Final = tuple(f"INSERT INTO {name} ({name}) VALUES ('integrity-check')" for name in _INDEXES)
+REBUILD_INDEXES: Final = tuple(f"INSERT INTO {name} ({name}) VALUES ('rebuild')" for name in _INDEXES)
 
 
 def search_messages(*, long: bool, short: bool) -> str:
