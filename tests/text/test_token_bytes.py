@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from llm_local.loaders.saved_tokenizer import SavedTokenizer, saved_state
 from llm_local.text.token_bytes import TokenBytes
 from text.small_tokenizers import TOKENIZERS
 
 TEXTS = ["Hello world, how are you?", "naïve café 你好 🙂 ☃ \x00", "  two  spaces\nand\ttabs", "ꙮ𝄞"]
-REAL = {name: make for name, make in TOKENIZERS.items() if hasattr(make(), "convert_ids_to_tokens")}
+REAL = {name: make for name, make in TOKENIZERS.items() if name != "bytes"}
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -39,3 +40,18 @@ def test_parts_of_a_character() -> None:
     token_bytes = TokenBytes(tokenizer)
     token_ids = tokenizer("ꙮ", add_special_tokens=False).input_ids
     assert [token_bytes(token_id) for token_id in token_ids] == [bytes([byte]) for byte in "ꙮ".encode()]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_kept_tokenizer_has_the_same(name: str) -> None:
+    tokenizer: Any = REAL[name]()
+    state = saved_state(tokenizer)
+    assert state is not None
+    real, kept = TokenBytes(tokenizer), TokenBytes(SavedTokenizer(state))
+    for token_id in range(len(tokenizer)):
+        assert kept(token_id) == real(token_id)
+
+
+def test_a_tokenizer_of_bytes() -> None:
+    token_bytes = TokenBytes(TOKENIZERS["bytes"]())
+    assert [token_bytes(ord(character)) for character in "Hi"] == [b"H", b"i"]

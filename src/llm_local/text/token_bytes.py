@@ -23,6 +23,7 @@ class TokenBytes:
         self._tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder
         self._added = {token_id: str(token).encode() for token_id, token in added.items()}
+        self._names = {token_id: name for name, token_id in tokenizer.get_vocab().items()}
         self._found: dict[int, bytes] = {}
         self._alphabet = _byte_alphabet()
         self._byte_level = self._is_byte_level()
@@ -40,7 +41,7 @@ class TokenBytes:
     def _find(self, token_id: int) -> bytes:
         if token_id in self._added:
             return self._added[token_id]
-        token = self._name(token_id)
+        token = self._names.get(token_id)
         if token is None:
             return b""
         if self._byte_level and all(character in self._alphabet for character in token):
@@ -52,19 +53,13 @@ class TokenBytes:
 
     def _is_byte_level(self) -> bool:
         """Whether names of tokens are made of one character for each byte."""
-        names = [
-            self._name(token_id) for token_id in self._tokenizer(_SAMPLE, add_special_tokens=False).input_ids
-        ]
-        characters = "".join(name or "\0" for name in names)
+        token_ids = self._tokenizer(_SAMPLE, add_special_tokens=False).input_ids
+        characters = "".join(self._names.get(token_id, "\0") for token_id in token_ids)
         if not all(character in self._alphabet for character in characters):
             return False
         return (
             bytes(map(self._alphabet.__getitem__, characters)).decode("utf-8", "replace").strip() == _SAMPLE
         )
-
-    def _name(self, token_id: int) -> str | None:
-        names = self._tokenizer.convert_ids_to_tokens([token_id])
-        return names[0] if names and isinstance(names[0], str) else None
 
     def _decode(self, token_ids: list[int]) -> str:
         return str(

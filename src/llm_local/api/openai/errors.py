@@ -66,6 +66,8 @@ def in_openai_words(model: str, prompt: str = "messages") -> Iterator[None]:
     except InvalidRequest as error:
         if error.param in ("prompt", "prompt_ids", "texts", "text"):
             error.param = prompt
+            if error.kind == "context_length_exceeded":
+                error.hint = "Split it into shorter ones."
         elif error.param is not None:
             error.hint = "Leave it out." if error.param == "think" else error.hint
             error.param = names.get(error.param, error.param)

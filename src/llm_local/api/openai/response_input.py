@@ -16,6 +16,7 @@ from llm_local.api.openai.errors import missing, unsupported
 from llm_local.api.openai.response_schemas import FlatTool, InputItem, ResponsesRequest
 from llm_local.api.openai.sampling import constraint_of, sampling_changes, think_of
 from llm_local.api.openai.schemas import FunctionCall, FunctionDefinition, JsonSchemaFormat, ResponseFormat
+from llm_local.api.openai.translate import most_tokens
 from llm_local.errors import InvalidRequest
 from llm_local.messages import Message, Role, ToolCall, ToolDefinition
 from llm_local.service import Caller, Work
@@ -37,8 +38,10 @@ def response_work(request: ResponsesRequest, caller: Caller, *, capped: bool) ->
     _refuse_kept(request)
     tools, choice = chosen_tools(_tools(request.tools), request.tool_choice)
     changes = sampling_changes(request)
-    if request.max_output_tokens is not None or not capped:
-        changes["max_new_tokens"] = request.max_output_tokens
+    if request.max_output_tokens is not None:
+        changes["max_new_tokens"] = most_tokens(request.max_output_tokens)
+    elif not capped:
+        changes["max_new_tokens"] = None
     if wants_logprobs(request):
         changes |= {"logprobs": True, "top_logprobs": request.top_logprobs or 0}
     constraint = constraint_of(request, _format(request), field="text.format")

@@ -9,9 +9,10 @@ from llm_local.api.openai.errors import unsupported
 from llm_local.api.openai.sampling import constraint_of, sampling_changes, think_of
 from llm_local.api.openai.schemas import ChatRequest, CompletionRequest, GenerationRequest
 from llm_local.errors import InvalidRequest
+from llm_local.options import BOUNDS
 from llm_local.service import Caller, Work
 
-__all__ = ["chat_work", "completion_works", "num_choices", "wants_usage"]
+__all__ = ["chat_work", "completion_works", "most_tokens", "num_choices", "wants_usage"]
 
 _OLD: Final = {"functions": "Use tools.", "function_call": "Use tool_choice."}
 
@@ -77,7 +78,7 @@ def completion_works(request: CompletionRequest, caller: Caller) -> list[Work]:
     if request.max_tokens == 0 and not request.echo:
         raise InvalidRequest("max_tokens is 0, which needs echo.", "Ask for 1 or more.", param="max_tokens")
     changes = sampling_changes(request)
-    changes["max_new_tokens"] = max(1, 16 if request.max_tokens is None else request.max_tokens)
+    changes["max_new_tokens"] = most_tokens(max(1, 16 if request.max_tokens is None else request.max_tokens))
     if request.logprobs is not None:
         changes |= {"logprobs": True, "top_logprobs": request.logprobs}
     constraint = constraint_of(request)
@@ -110,6 +111,11 @@ def prompts_of(request: CompletionRequest) -> list[str | list[int]]:
     return prompts
 
 
+def most_tokens(asked: int) -> int:
+    """A cap within our own bounds. No window is that long, so it makes no difference."""
+    return min(asked, int(BOUNDS["max_new_tokens"].high))
+
+
 def _caps(max_tokens: int | None, max_completion_tokens: int | None, *, capped: bool) -> dict[str, Any]:
     """The two names of the longest reply; without any, and where the settings have none, it may fill the window."""
     if max_tokens is not None and max_completion_tokens not in (None, max_tokens):
@@ -117,7 +123,9 @@ def _caps(max_tokens: int | None, max_completion_tokens: int | None, *, capped: 
             "max_tokens and max_completion_tokens differ.", "Send one of them.", param="max_completion_tokens"
         )
     found = max_tokens if max_completion_tokens is None else max_completion_tokens
-    return {} if found is None and capped else {"max_new_tokens": found}
+    if found is None:
+        return {} if capped else {"max_new_tokens": None}
+    return {"max_new_tokens": most_tokens(found)}
 
 
 def _refuse_unsupported(request: ChatRequest) -> None:
