@@ -113,6 +113,10 @@ class RowMaker:
             if segment.text
         )
 
+    def text_row(self, text: Text) -> str:
+        """A text without line ends as one row, however long."""
+        return self.to_row([segment for segment in text.render(self._console) if segment.text != "\n"])
+
     def wrapped_rows(self, text: Text, width: int) -> list[str]:
         """A text as rows of at most `width` columns."""
         return [self.to_row(segments) for segments in self._wrapped(text, width)]

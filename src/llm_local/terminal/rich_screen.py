@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import threading
 import time
@@ -11,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from rich.console import Console, RenderableType
-from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
@@ -142,7 +140,7 @@ class RichScreen:
             if self._busy_rows is None:
                 return False
             rows = [
-                self.maker.to_row([Segment("  " if number else f"{sign} ", _SPIN), *_segments(text)])
+                self.maker.text_row(Text.assemble(("  " if number else f"{sign} ", _SPIN), text))
                 for number, text in enumerate(self._busy_rows())
             ]
             if not self._tail.is_live:
@@ -150,14 +148,6 @@ class RichScreen:
             self._tail.paint([], rows)
             return True
         return False
-
-
-_CONSOLE: Final = Console(file=io.StringIO(), width=80, force_terminal=True, legacy_windows=False)
-
-
-def _segments(text: Text) -> list[Segment]:
-    text.end = ""
-    return list(text.render(_CONSOLE))
 
 
 def _color_system() -> str | None:

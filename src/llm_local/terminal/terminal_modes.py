@@ -14,6 +14,7 @@ __all__ = ["TerminalModes"]
 # Bracketed paste ends, the cursor is shown, lines are broken at the margin, and no color is left.
 _PLAIN_AGAIN: Final = b"\x1b[?2004l\x1b[?25h\x1b[?7h\x1b[0m"
 _LOCAL_FLAGS: Final = 3
+_SPECIAL_KEYS: Final = 6
 
 
 class TerminalModes:
@@ -30,12 +31,19 @@ class TerminalModes:
             self._modes = termios.tcgetattr(descriptor)
 
     def silence(self) -> None:
-        """Do not show what is typed, which would land in what is drawn; it is kept for who reads next."""
+        """Do not show what is typed, which would land in what is drawn; it is kept for who reads next.
+
+        Ctrl-Z does nothing meanwhile: it would leave the shell with a terminal in this state.
+        """
         if self._modes is None:
             return
-        modes = list(self._modes)
+        modes = [*self._modes]
         modes[_LOCAL_FLAGS] &= ~termios.ECHO
-        with contextlib.suppress(termios.error, OSError):
+        modes[_SPECIAL_KEYS] = [*modes[_SPECIAL_KEYS]]
+        with contextlib.suppress(termios.error, OSError, ValueError):
+            modes[_SPECIAL_KEYS][termios.VSUSP] = bytes(
+                [os.fpathconf(self._descriptor, "PC_VDISABLE") & 0xFF]
+            )
             termios.tcsetattr(self._descriptor, termios.TCSANOW, modes)
 
     def hush(self) -> None:
