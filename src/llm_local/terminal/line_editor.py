@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import locale
 import os
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Final
 
 from llm_local.terminal.chat_view import Candidate
 from llm_local.terminal.streams import STDOUT
@@ -24,6 +26,7 @@ _SETTINGS = (
     "set bell-style none",
     "tab: complete",
 )
+_UTF8_LOCALES: Final = ("C.UTF-8", "en_US.UTF-8", "UTF-8")
 
 
 class LineEditor:
@@ -91,7 +94,9 @@ class LineEditor:
 
 
 def load_line_editor() -> LineEditor | None:
-    """One, or None where Python was built without."""
+    """One, or None where Python was built without, or where no locale of this system has UTF-8."""
+    if not _speaks_utf8():
+        return None
     try:
         # Late: only a person at a terminal has use for it, and its import touches the terminal.
         import readline
@@ -100,3 +105,17 @@ def load_line_editor() -> LineEditor | None:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # `input` decodes as it says
     return LineEditor(readline)
+
+
+def _speaks_utf8() -> bool:
+    """Make the locale of this process one with UTF-8, whatever its language; readline goes by the environment."""
+    for name in ("", *_UTF8_LOCALES):
+        try:
+            locale.setlocale(locale.LC_CTYPE, name)
+        except locale.Error:
+            continue
+        if locale.nl_langinfo(locale.CODESET).upper().replace("-", "") == "UTF8":
+            if name:
+                os.environ["LC_ALL"] = name
+            return True
+    return False
