@@ -190,9 +190,7 @@ class Line:
 
         Not when the next place should be free, or all who were refused would come back for that one.
         """
-        run_s = self._mean_run_s
-        if run_s is None:  # nobody is done yet: expect the longest of those who run to run as long again
-            run_s = max((self.clock() - ticket.waited_until for ticket in self._running), default=0.0)
+        run_s = self._expected_run_s()
         turns = max(1, self.limits.max_waiting // 4)
         low, high = RETRY_AFTER_S
         return min(high, max(low, math.ceil(run_s * turns / self.limits.max_concurrent)))
@@ -280,7 +278,13 @@ class Line:
     def _eta_s(self, position: int) -> float | None:
         if self._mean_run_s is None:
             return None
-        return self._mean_run_s * position / self.limits.max_concurrent
+        return self._expected_run_s() * position / self.limits.max_concurrent
+
+    def _expected_run_s(self) -> float:
+        """How long a request holds its place: as lately, or as those who run by now, if that is longer."""
+        now = self.clock()
+        so_far_s = [now - ticket.waited_until for ticket in self._running]
+        return max(self._mean_run_s or 0.0, sum(so_far_s) / len(so_far_s) if so_far_s else 0.0)
 
     def _arm(self) -> None:
         """One timer, for the wait that is over first."""

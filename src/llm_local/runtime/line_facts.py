@@ -28,7 +28,8 @@ class LineLimits:
 class Place:
     """Where somebody stands: `position` counts from 1 (next), 0 is let in. `eta_s`: None before anything was measured.
 
-    The estimate is position x the time that a request held its place lately / places: what was measured, no promise.
+    The estimate is position x the time that a request holds its place / places: that of requests lately, or of those
+    that run so far if they have run longer already. It is what was measured, and no promise.
     """
 
     position: int

@@ -63,7 +63,7 @@ async def _one(log: EventLog) -> SseEvent:
     return await anext(log.after(0))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from(["append", "read", "leave"]), max_size=40), st.integers(1, 6))
 def test_a_reader_that_comes_back_misses_nothing_and_hears_nothing_twice(actions, kept) -> None:
     async def play() -> None:

@@ -55,8 +55,10 @@ class EventLog:
         """
         while True:
             if number + 1 < self._first:
-                yield SseEvent({"missed": self._first - number - 1}, "gap", str(self._first - 1))
-                number = self._first - 1
+                gone = self._first - 1  # more may go while the reader is busy with this
+                yield SseEvent({"missed": gone - number}, "gap", str(gone))
+                number = gone
+                continue
             changed = self._changed
             if number < self.last:
                 number += 1

@@ -105,7 +105,7 @@ class Job:
             "created": int(self.created),
             "position": None if place is None else place.position,
             "waiting": None if place is None else place.total,
-            "eta_s": None if place is None or place.eta_s is None else round(place.eta_s, 3),
+            "eta_s": None if place is None else _rounded(place.eta_s),
             "last_event_id": self.log.last,
             "stream": f"/stream/{self.id}",
         }
@@ -152,7 +152,7 @@ class Job:
             self.status = "queued" if data["stage"] == "queued" else "running"
             place = self._run.reply.place if self._run is not None else None
             if self.status == "queued" and place is not None:
-                data = {"position": data["done"], "waiting": data["total"], "eta_s": place.eta_s}
+                data = {"position": data["done"], "waiting": data["total"], "eta_s": _rounded(place.eta_s)}
                 event = SseEvent(data, "queued")
         elif event.event == "delta":
             self.status = "running"
@@ -243,6 +243,10 @@ async def finish_jobs(app: FastAPI) -> None:
     jobs: Jobs | None = getattr(app.state, "jobs", None)
     if jobs is not None:
         await jobs.finish(app.state.lifecycle.left_s)
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def jobs_of(request: Request) -> Jobs:
