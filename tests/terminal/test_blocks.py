@@ -29,7 +29,7 @@ FRAGMENTS = (
 )  # fmt: skip
 SOURCES = st.lists(st.sampled_from(FRAGMENTS), max_size=40).map("".join)
 SIZES = st.tuples(st.sampled_from((1, 5, 20, 33, 80)), st.sampled_from((1, 2, 5, 24)))
-THOROUGH = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+THOROUGH = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def pieces(source: str, lengths: Sequence[int]) -> Iterator[str]:
@@ -161,3 +161,10 @@ def test_links_show_where_they_lead_and_images_are_words():
     assert plain == (
         "here (https://a.example/x) https://b.example [image: a cat] (https://c.example/cat.png)"
     )
+
+
+def test_a_heading_is_bold_and_code_of_any_language_lies_on_its_ground():
+    heading, _, _, _, code = markdown_rows("# Head\n```nosuch\n```\n```\nx\n```\n", 40, RowMaker("256"))
+    assert heading == "\x1b[1;4;95mHead\x1b[0m"
+    ground = r"\x1b\[38;[0-9;]*;48;[0-9;]*m"  # a color on a color
+    assert re.fullmatch(rf"{ground}\x1b\[K\x1b\[0m{ground}x\x1b\[0m", code)

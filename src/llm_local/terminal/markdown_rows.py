@@ -93,7 +93,7 @@ class RowMaker:
         rows = []
         for number, line in enumerate([*label, *lines]):
             prefix = self.to_row([Segment(rest if number or not is_start else first, _PREFIX)])
-            rows.append(prefix + self._background + self.to_row(line.render(self._console)))
+            rows.append(prefix + self._background + self.text_row(line))
         return rows
 
     def folded(self, line: Text, leaf: Leaf, width: int) -> list[Text]:
@@ -115,7 +115,7 @@ class RowMaker:
 
     def text_row(self, text: Text) -> str:
         """A text without line ends as one row, however long."""
-        return self.to_row([segment for segment in text.render(self._console) if segment.text != "\n"])
+        return self.to_row(self._segments(text))
 
     def wrapped_rows(self, text: Text, width: int) -> list[str]:
         """A text as rows of at most `width` columns."""
@@ -125,12 +125,18 @@ class RowMaker:
         """Anything that rich can draw, as rows of at most `width` columns."""
         return [self.to_row(segments) for segments in self._lines(drawn, width)]
 
+    def _segments(self, text: Text) -> list[Segment]:
+        text.end = ""
+        if not text.spans:  # rich forgets the style of such a text
+            style = text.style if isinstance(text.style, Style) else self._console.get_style(text.style)
+            return [Segment(text.plain, style)]
+        return list(text.render(self._console))
+
     def _wrapped(self, text: Text, width: int) -> list[list[Segment]]:
         rows = []
         for line in text.wrap(self._console, width, overflow="fold"):
             line.rstrip()
-            line.end = ""
-            rows.append(list(line.render(self._console)))
+            rows.append(self._segments(line))
         return rows or [[]]
 
     def _lines(self, drawn: RenderableType, width: int) -> list[list[Segment]]:

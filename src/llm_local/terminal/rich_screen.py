@@ -40,6 +40,8 @@ def terminal_size() -> tuple[int, int]:
 class RichScreen:
     """The one who draws. Methods may be called from one thread; the sign of life has another, behind a lock.
 
+    `size` gives columns and lines. `color_system` is one that a `RowMaker` knows, or None for what the terminal has.
+
     Raises (from every method that draws):
         BrokenPipeError, StorageError: the terminal refused, most often because it hung up.
     """
@@ -50,6 +52,7 @@ class RichScreen:
         modes: TerminalModes,
         *,
         size: Callable[[], tuple[int, int]] = terminal_size,
+        color_system: str | None = None,
     ) -> None:
         self._answer = answer
         self._modes = modes
@@ -59,7 +62,7 @@ class RichScreen:
         self._busy_rows: Callable[[], Sequence[Text]] | None = None
         self._spinner: threading.Thread | None = None
         self._wake = threading.Event()
-        self.maker = RowMaker(_color_system())
+        self.maker = RowMaker(color_system or _color_system())
         modes.uses_escapes = True
 
     @property
