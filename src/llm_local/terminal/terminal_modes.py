@@ -47,21 +47,15 @@ class TerminalModes:
             termios.tcsetattr(self._descriptor, termios.TCSANOW, modes)
 
     def hush(self) -> None:
-        """Do not show what is typed while an answer comes, nor ^C; it is there when a line is read again."""
-        self._set_echo(False)
+        """Silence it while an answer comes, unless the terminal edits lines itself and must show them."""
+        if self.uses_escapes:
+            self.silence()
 
     def show_typing(self) -> None:
-        """Show it again."""
-        self._set_echo(True)
-
-    def _set_echo(self, wanted: bool) -> None:
-        if self._modes is None or not self.uses_escapes:  # a terminal that edits lines itself must show them
-            return
-        with contextlib.suppress(termios.error, OSError):
-            modes = termios.tcgetattr(self._descriptor)
-            echo = self._modes[3] & termios.ECHO if wanted else 0
-            modes[3] = modes[3] & ~termios.ECHO | echo
-            termios.tcsetattr(self._descriptor, termios.TCSANOW, modes)
+        """Show what is typed again."""
+        if self.uses_escapes and self._modes is not None:
+            with contextlib.suppress(termios.error, OSError):
+                termios.tcsetattr(self._descriptor, termios.TCSANOW, self._modes)
 
     def restore(self) -> None:
         """Set them again. Harmless when repeated, and safe from a signal handler."""
