@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import weakref
 
 import pytest
 
@@ -404,17 +405,21 @@ def too_large(need, have):
 
 
 def test_the_old_model_is_closed_first_only_where_both_do_not_fit():
-    opened = []
+    opened, alive = [], []
 
     def open_model(ref):
         opened.append(ref)
+        alive.append(old() is not None)
         if len(opened) == 1:
             raise too_large(150, 60)
         return make_model("Two.", ref=ref)
 
     session = make_session("One.", open_model=open_model)
+    run(session.ask("a"))
+    old = weakref.ref(session.model.engine)
     notices = session.switch("other")
     assert opened == ["other", "other"]
+    assert alive == [True, False]
     assert "closed first" in notices[0]
     assert run(session.ask("a")).text == "Two."
 
@@ -445,8 +450,6 @@ def test_the_old_model_is_opened_again_when_closing_it_did_not_help(failure):
 
 
 def test_without_any_model_the_chat_says_so_and_can_open_one():
-    available = [None]
-
     def open_model(ref):
         if ref == "third":
             return make_model("Third.", ref=ref)
@@ -459,9 +462,12 @@ def test_without_any_model_the_chat_says_so_and_can_open_one():
         session.switch("other")
     with pytest.raises(InvalidRequest, match="No model is open"):
         session.ask("a")
+    with pytest.raises(InsufficientMemory):
+        session.switch("other")
+    assert "no model is open" in session.model.generator.runs_as
+    assert said(session) == []
     session.switch("third")
     assert run(session.ask("a")).text == "Third."
-    assert available
 
 
 def test_a_choice_the_other_model_cannot_keep_is_dropped_and_told():

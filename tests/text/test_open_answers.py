@@ -67,7 +67,7 @@ PARTS = [
     "Hello world,",
     "über ✓",
     "<|im_end|> is a token",
-    "```python\nx = 1\n",
+    "```python\nx = 1",
 ]
 
 

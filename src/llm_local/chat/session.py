@@ -82,11 +82,7 @@ class ChatSession(History):
 
     @property
     def model(self) -> ChatModel:
-        """The model that answers.
-
-        Raises:
-            InvalidRequest: none is open, because a switch failed twice.
-        """
+        """The model that answers."""
         return self._slot.model
 
     @property

@@ -10,12 +10,11 @@ from llm_local.errors import InvalidRequest
 from llm_local.events import Channel
 from llm_local.messages import Message
 from llm_local.text.channels import ReasoningTags
+from llm_local.text.template_language import REASONING_NAMES
 
 __all__ = ["check_open", "open_answer"]
 
 _HINT: Final = "Ask for the whole answer again."
-# Under which names a turn may have its reasoning; which of them it has depends on the template.
-_REASONING: Final = ("reasoning_content", "reasoning", "thinking")
 
 
 def check_open(message: Message) -> Message:
@@ -62,7 +61,7 @@ def open_answer(
     marked = (
         {"content": content + mark}
         if content
-        else {name: reasoning + mark for name in _REASONING if name in last}
+        else {name: reasoning + mark for name in REASONING_NAMES if name in last}
     )
     before, *after = render([*turns[:-1], {**last, **marked}]).split(mark)
     if len(after) == 1 and before.startswith(prompt) and reasoning.strip() in before[len(prompt) :]:

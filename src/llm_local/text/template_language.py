@@ -21,10 +21,10 @@ from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-__all__ = ["render_template", "undeclared_variables"]
+__all__ = ["REASONING_NAMES", "render_template", "undeclared_variables"]
 
-# Names under which templates read the reasoning of an earlier turn; the first is the standard one.
-_REASONING: tuple[str, ...] = ("reasoning_content", "thinking", "reasoning")
+REASONING_NAMES: tuple[str, ...] = ("reasoning_content", "thinking", "reasoning")
+"""Names under which templates read the reasoning of an earlier turn; the first is the standard one."""
 
 
 def render_template(
@@ -84,7 +84,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
 def _with_reasoning(message: Mapping[str, Any]) -> dict[str, Any]:
     """A turn without what it does not have, its reasoning under the standard name too."""
     turn = {name: value for name, value in message.items() if value is not None}
-    reasoning = next((turn[name] for name in _REASONING if name in turn), None)
+    reasoning = next((turn[name] for name in REASONING_NAMES if name in turn), None)
     return turn if reasoning is None else {"thinking": reasoning, **turn, "reasoning_content": reasoning}
 
 

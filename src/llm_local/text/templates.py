@@ -7,8 +7,7 @@ tokenized as the characters it is made of, never as the token that ends a turn.
 from __future__ import annotations
 
 import re
-import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +19,8 @@ from llm_local.events import Channel
 from llm_local.messages import Message, ToolCall, ToolDefinition
 from llm_local.text.channels import ReasoningTags, find_tags
 from llm_local.text.open_answers import check_open, open_answer
-from llm_local.text.template_language import render_template
+from llm_local.text.shield import Shield, any_of
+from llm_local.text.template_language import REASONING_NAMES, render_template
 from llm_local.text.thinking import not_switched, template_variables, thinking_variables
 from llm_local.text.tool_formats.generic import without_tools
 from llm_local.text.tool_formats.registry import find_format
@@ -32,8 +32,6 @@ FALLBACK_STOP = "\nUser:"
 TOOLS_NOTICE = "This model's chat template knows no tools; they are described to it in the conversation."
 # What looks like a tag in the text of a template: `</tool_response>`, `[/TOOL_RESULTS]`.
 _WRITTEN_TAG = re.compile(r"</?[A-Za-z_][\w-]*>|\[/?[A-Z_]{2,}\]")
-# What templates call the reasoning of an earlier turn.
-REASONING_NAMES = ("reasoning_content", "reasoning", "thinking")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +71,10 @@ class ChatTemplate:
         read = (*find_format(self._source).strings, *(self.tags.strings if self.tags else ()))
         ordinary = {str(token) for token in added if str(token).strip()} - special
         control = {token for token in ordinary if token in named or token in self._source or token in read}
-        self._special, self._control = _any_of(special), _any_of(special | control)
+        self._special, self._control = any_of(special), any_of(special | control)
         # Where a template closes a result with plain text, a result that holds the same text must not close itself.
         written = set(_WRITTEN_TAG.findall(self._source))
-        self._result_control = _any_of(special | control | written)
+        self._result_control = any_of(special | control | written)
         # Taking a special token apart switches a mode of the tokenizer that all threads share, so it is done for
         # none but those of a single character, and now.
         added_texts = {str(token) for token in added}
@@ -114,7 +112,7 @@ class ChatTemplate:
         if not messages:
             raise InvalidRequest("There is no message to answer.", param="messages")
         last = check_open(messages[-1]) if goes_on else None
-        shield = _Shield()
+        shield = Shield()
         turns = [self._turn(message, shield) for message in messages]
         switches = thinking_variables(think, self._variables, self._source)
         if not self._source:
@@ -152,7 +150,7 @@ class ChatTemplate:
         self,
         turns: Sequence[Mapping[str, Any]],
         described: Sequence[Any],
-        shield: _Shield,
+        shield: Shield,
         variables: Mapping[str, Any],
     ) -> str:
         """What the template makes of the turns, control strings still hidden."""
@@ -199,7 +197,7 @@ class ChatTemplate:
         given_ids = (*self._start_ids(), *self._ids(given))
         return given_ids, tuple(self._next_ids(text) if given else self._ids(text))
 
-    def _turn(self, message: Message, shield: _Shield) -> dict[str, Any]:
+    def _turn(self, message: Message, shield: Shield) -> dict[str, Any]:
         # What the model itself or the operator wrote may hold `<think>` and mean it; special tokens never.
         trusted = message.role in ("assistant", "system")
         control = self._special if trusted else self._control
@@ -215,7 +213,7 @@ class ChatTemplate:
             turn["tool_calls"] = [self._tool_call(call, shield) for call in message.tool_calls]
         return turn
 
-    def _tool_call(self, call: ToolCall, shield: _Shield) -> dict[str, Any]:
+    def _tool_call(self, call: ToolCall, shield: Shield) -> dict[str, Any]:
         name, arguments = shield.cover([call.name, call.arguments], self._control)
         return {
             "id": shield.cover(call.id, self._control),
@@ -246,51 +244,6 @@ class ChatTemplate:
 
     def _ids(self, text: str, **options: bool) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False, **options).input_ids)
-
-
-class _Shield:
-    """Hides control strings of foreign text behind placeholders while the template runs.
-
-    Afterwards they are tokenized one character at a time, so that no piece the tokenizer sees holds a whole one.
-    """
-
-    def __init__(self) -> None:
-        # A nonce, so that no message can hold a placeholder of ours; digits, so that no filter a template may
-        # apply (tojson, escape, upper) changes it.
-        self._mark = f"~{secrets.randbits(64)}."
-        self._literals: list[str] = []
-
-    def cover(self, value: Any, control: re.Pattern[str]) -> Any:
-        """`value` (text, or JSON-like data holding text) with every control string replaced, keys included."""
-        if isinstance(value, Mapping):
-            return {self.cover(key, control): self.cover(item, control) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self.cover(item, control) for item in value]
-        if value is None or isinstance(value, (bool, int, float)):
-            return value
-        return control.sub(self._hide, str(value))
-
-    def restore(self, text: str) -> str:
-        """The text as a person reads it."""
-        return "".join(piece for piece, _ in self.pieces(text))
-
-    def pieces(self, text: str) -> Iterator[tuple[str, bool]]:
-        """The text in pieces to be tokenized one by one; True marks a hidden control string."""
-        for index, piece in enumerate(re.split(re.escape(self._mark) + r"(\d+)~", text)):
-            hidden = index % 2 == 1
-            if piece:
-                yield (self._literals[int(piece)] if hidden else piece), hidden
-
-    def _hide(self, found: re.Match[str]) -> str:
-        if found[0] not in self._literals:
-            self._literals.append(found[0])
-        return f"{self._mark}{self._literals.index(found[0])}~"
-
-
-def _any_of(literals: Iterable[str]) -> re.Pattern[str]:
-    # longest first: of those that begin at the same place the whole one is taken, in every process alike
-    longest_first = sorted(literals, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
 def _tool(tool: ToolDefinition) -> dict[str, Any]:
