@@ -111,8 +111,8 @@ def test_a_drip_of_a_head_does_not_prolong_it(server: LiveServer) -> None:
 
 
 def test_a_termination_lets_answers_finish_and_says_so_to_those_that_do_not(tmp_path: Path) -> None:
-    with running_server(tmp_path, script=SCRIPT, GRACE_S="1") as server:
-        streamed, whole, idle = (server.connect() for _ in range(3))
+    with running_server(tmp_path, script=SCRIPT, GRACE_S="1") as server, contextlib.ExitStack() as stack:
+        streamed, whole, idle = (stack.enter_context(server.connect()) for _ in range(3))
         streamed.sendall(post("/generate/stream", {"prompt": "slow"}))
         whole.sendall(post("/generate", {"prompt": "silent"}))
         idle.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -136,17 +136,15 @@ def test_a_termination_lets_answers_finish_and_says_so_to_those_that_do_not(tmp_
     assert not list((server.home / "llm-local" / "servers").iterdir())
 
 
-def test_a_request_on_an_open_connection_is_refused_while_it_ends(tmp_path: Path) -> None:
-    with running_server(tmp_path, script=SCRIPT, GRACE_S="2") as server:
-        busy, late = server.connect(), server.connect()
-        busy.sendall(post("/generate/stream", {"prompt": "slow"}))
-        late.sendall(b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 15\r\n\r\n{")
-        wait_for(lambda: open_replies(server) == 1)
-        busy.recv(100)
+def test_a_request_that_was_begun_is_still_answered(tmp_path: Path) -> None:
+    with running_server(tmp_path, script=SCRIPT, GRACE_S="5") as server, server.connect() as late:
+        raw = post("/generate", {"prompt": "x"})
+        late.sendall(raw[:-3])
+        wait_for(lambda: server.ask("GET", "/health")[0] == 200)
         server.process.send_signal(signal.SIGTERM)
         wait_for(lambda: not _listens(server.port))
-        busy.close()
-        late.close()
+        late.sendall(raw[-3:])
+        assert read_all(late).startswith(b"HTTP/1.1 200")
         assert server.process.wait(5) == 0
 
 
@@ -174,9 +172,8 @@ def test_a_port_that_is_taken_is_said_in_one_line(server: LiveServer, tmp_path: 
         assert f"Port {server.port} of 127.0.0.1 cannot be listened on" in second.log.read_text()
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_others_need_a_key_or_a_clear_word(tmp_path: Path, host: str) -> None:
-    with running_server(tmp_path / "none", "--host", host, script=SCRIPT, ready=False) as refused:
+def test_others_need_a_key_or_a_clear_word(tmp_path: Path) -> None:
+    with running_server(tmp_path, "--host", "0.0.0.0", script=SCRIPT, ready=False) as refused:
         assert refused.process.wait(20) == 2 and "--insecure-no-auth" in refused.log.read_text()
 
 

@@ -115,7 +115,7 @@ class Border:
         """The origin of the page that may read the answer, if it is one.
 
         Raises:
-            InvalidRequest: no Host, or several, or one that is none.
+            InvalidRequest: no Host, or several, or one that is none; or two lengths of the body.
             WrongHost: not a name of ours.
             Forbidden: a page that must not ask this.
         """
@@ -124,6 +124,9 @@ class Border:
             raise InvalidRequest("The request needs exactly one valid Host header.", param="Host")
         if not self._rules.allows_host(hosts[0]):
             raise WrongHost
+        if "content-length" in request.headers and "transfer-encoding" in request.headers:
+            # Who stands between us and the client may have read one of them, and we would read the other.
+            raise InvalidRequest("The request says in two ways how long its body is.", param="Content-Length")
         origins = request.headers.getlist("origin")
         allowed = len(origins) == 1 and self._rules.allows_origin(origins[0], hosts[0])
         if allowed:
