@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_local.conversations import database, files
+from llm_local.conversations import database, files, turns
 from llm_local.conversations.database import Database
 from llm_local.conversations.migrations import MIGRATIONS
 from llm_local.conversations.records import LOCAL_OWNER, StoredMessage
@@ -579,7 +579,7 @@ def test_several_processes_and_threads_share_a_database(path: Path, monkeypatch:
 
 
 def test_a_process_that_holds_on_makes_others_busy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(turns, "PATIENCE_S", 0.05)
     conversation = filled(path, "x")
     with opened(path) as store:
         with locked(path.with_name("talk.db.lock")), pytest.raises(Busy) as caught:

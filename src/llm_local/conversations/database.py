@@ -20,18 +20,16 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from llm_local.conversations import files
+from llm_local.conversations import files, turns
 from llm_local.conversations.damage import examine, rebuild_indexes
 from llm_local.conversations.failures import explain, explain_os, is_damage
 from llm_local.conversations.migrations import MIGRATIONS, Migration, migrate, schema_version
 from llm_local.conversations.statements import MERGE_INDEXES
-from llm_local.errors import Busy, DatabaseUnusable, LocalLLMError, StorageError
-from llm_local.locks import try_lock
+from llm_local.conversations.turns import alone, transaction
+from llm_local.errors import DatabaseUnusable, LocalLLMError, StorageError
 
 __all__ = ["Database"]
 
-PATIENCE_S: Final = 30.0
-_POLL_S: Final = 0.003
 _CHECKPOINT_BYTES: Final = 4 << 20
 _DAY_S: Final = 86400.0
 _LARGE_BYTES: Final = 64 << 20
@@ -64,7 +62,7 @@ class Database:
         self._closed = False
         self._identity: tuple[int, int] | None = None
         self._connection: sqlite3.Connection | None = None
-        with self._turn, self._translating(), self._alone():
+        with self._turn, self._translating(), alone(self.path):
             self._open()
 
     @contextmanager
@@ -77,9 +75,9 @@ class Database:
         """
         with self._turn, self._translating():
             if not self._is_ready():
-                with self._alone():
+                with alone(self.path):
                     self._open()
-            with _transaction(self._opened(), "BEGIN") as connection:
+            with transaction(self._opened(), "BEGIN") as connection:
                 yield connection
 
     @contextmanager
@@ -89,10 +87,10 @@ class Database:
         Raises:
             DatabaseUnusable, StorageError, Busy: as for reading.
         """
-        with self._turn, self._translating(), self._alone():
+        with self._turn, self._translating(), alone(self.path):
             if not self._is_ready():
                 self._open()
-            with _transaction(self._opened(), "BEGIN IMMEDIATE") as connection:
+            with transaction(self._opened(), "BEGIN IMMEDIATE") as connection:
                 yield connection
             self._checkpoint(_CHECKPOINT_BYTES)
 
@@ -102,7 +100,7 @@ class Database:
         Raises:
             DatabaseUnusable, StorageError, Busy: as for reading.
         """
-        with self._turn, self._translating(), self._alone():
+        with self._turn, self._translating(), alone(self.path):
             if not self._is_ready():
                 self._open()
             for statement in MERGE_INDEXES:
@@ -119,7 +117,7 @@ class Database:
                 return
             self._closed = True
             # Closing writes the log back, which is a turn like any other. If none can be had it is done by the next.
-            with suppress(LocalLLMError, OSError), self._alone():
+            with suppress(LocalLLMError, OSError), alone(self.path):
                 self._disconnect()
             self._disconnect()
 
@@ -150,7 +148,7 @@ class Database:
     def _connect(self) -> None:
         files.create(self.path)
         self._connection = connection = sqlite3.connect(
-            self.path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False
+            self.path, timeout=turns.PATIENCE_S, isolation_level=None, check_same_thread=False
         )
         self._identity = _identity(self.path)
         try:
@@ -224,16 +222,6 @@ class Database:
         self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the lock of the processes. Not to be nested: a process that asks twice waits for itself."""
-        handle = files.open_lock(self.path)
-        try:
-            _wait_for(handle, self.path)
-            yield
-        finally:
-            os.close(handle)
-
-    @contextmanager
     def _translating(self) -> Iterator[None]:
         try:
             yield
@@ -249,7 +237,7 @@ class Database:
 
     def _after_damage(self, error: sqlite3.Error) -> LocalLLMError:
         try:
-            with self._alone():
+            with alone(self.path):
                 mended = self._heal(error)
         except (OSError, sqlite3.Error, LocalLLMError) as second:
             self._disconnect()
@@ -275,30 +263,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _wait_for(handle: int, path: Path) -> None:
-    end = time.monotonic() + PATIENCE_S
-    try:
-        while not try_lock(handle):
-            if time.monotonic() > end:
-                raise Busy(f"Another program has held {path} for too long.", "Try again later.")
-            time.sleep(_POLL_S)
-    except OSError:
-        return  # a disk without locks
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[sqlite3.Connection]:
-    try:
-        connection.execute(begin)
-        yield connection
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-        raise
 
 
 def _contains_all(text: str, words: str) -> bool:
