@@ -31,7 +31,7 @@ from llm_local.events import (
     Usage,
 )
 from llm_local.messages import Message, ToolCall, ToolDefinition
-from llm_local.options import Constraint
+from llm_local.options import Constraint, GenerationOptions
 from llm_local.service import Caller, Work
 
 __all__ = [
@@ -97,6 +97,7 @@ def given_options(body: OptionsBody) -> dict[str, Any]:
         value = getattr(body, name)
         if value is not None:
             found[name] = _option(name, value)
+    GenerationOptions().replace(**found)  # what can be wrong without a model is known before one is loaded
     return found
 
 
