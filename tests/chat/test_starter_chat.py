@@ -7,6 +7,7 @@ import pytest
 from chat.chatting import make_config, run
 from llm_local.chat.compare import Begun, Ended
 from llm_local.chat.session import ChatSession
+from llm_local.errors import ContextLengthExceeded, InvalidRequest
 from llm_local.events import Delta
 from llm_local.generator import TextGenerator
 from llm_local.model_loader import load_tokenizer_and_model, resolve_model
@@ -101,16 +102,46 @@ def test_reasoning_that_goes_on_keeps_to_its_budget(model):
     assert message.content
 
 
-def test_tools_run_in_a_chat_and_their_results_are_part_of_it(model):
+def with_tool(model, on_call=lambda: None):
+    """A session whose model must call a tool first."""
+
     def add(a: int, b: int) -> int:
         """Add two numbers."""
+        on_call()
         return a + b
 
     tool = make_tool(add, name="add", source="test")
     request = ToolRequest((), (), (), {}, choice="required")
-    tools = OpenTools([tool], request, lambda call, source: ToolAnswer(True))
-    session = make_session(model, tools=tools)
+    session = make_session(model, tools=OpenTools([tool], request, lambda call, source: ToolAnswer(True)))
     session.set_tools(["add"])
+    return session
+
+
+def test_a_chat_with_tools_that_is_stopped_while_one_runs_goes_on(model):
+    session = with_tool(model, lambda: reply.cancel())
+    reply = session.ask("Add 3 and 4.")
+    assert run(reply).finish_reason == "cancelled"
+    assert [one.role for one in session.messages] == ["user", "assistant", "tool"]
+    with pytest.raises(InvalidRequest, match="no answer to continue"):
+        session.continue_reply()
+    session.set_tools([])
+    assert run(session.ask("Hello!")).text
+    assert [one.role for one in session.messages[3:]] == ["user", "assistant"]
+
+
+def test_a_question_with_tools_that_is_refused_changes_nothing(model):
+    session = with_tool(model)
+    session.attach("notes.md", "word " * 5000)
+    reply = session.ask("Add 3 and 4.")
+    with pytest.raises(ContextLengthExceeded):
+        run(reply)
+    assert (session.messages, session.attached, reply.notices) == ((), ("notes.md",), ())
+    session.detach()
+    assert run(session.ask("Add 3 and 4."))
+
+
+def test_tools_run_in_a_chat_and_their_results_are_part_of_it(model):
+    session = with_tool(model)
     completion = run(session.ask("Add 3 and 4."))
     roles = [one.role for one in session.messages]
     assert roles == ["user", "assistant", "tool", "assistant"]

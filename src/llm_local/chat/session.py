@@ -127,9 +127,8 @@ class ChatSession(History):
         question = with_files(text, self._attached)
         if not question.strip():
             raise InvalidRequest("There is no question.", param="text")
-        reply = self._answer(Place([*self._entries, Entry(Message("user", question))]))
-        self._attached.clear()
-        return reply
+        place = Place([*self._entries, Entry(Message("user", question))])
+        return self._answer(place, on_accepted=self._attached.clear)
 
     def regenerate(self) -> ChatReply:
         """Answer the last question again. The answer that is there stays until something new is.
@@ -249,17 +248,24 @@ class ChatSession(History):
         self._choices, dropped = kept_choices(self._choices, self.model)
         return notices + dropped + self._saver.set_model(self.model.info.ref)
 
-    def _answer(self, place: Place, notices: Sequence[str] = ()) -> ChatReply:
+    def _answer(
+        self, place: Place, notices: Sequence[str] = (), on_accepted: Callable[[], None] = lambda: None
+    ) -> ChatReply:
         goes_on = place.goes_on
         view = seen(place.before if goes_on is None else [*place.before, goes_on])
         options = self._choices.options(self.model.generation_defaults, draw_seed=True)
         recording = Recording(self._saver, place, model=self._model_ref, seed=options.seed, keep=self._keep)
+
+        def accept() -> None:
+            self._entries = recording.begin()
+            on_accepted()
+
         asking = Asking(
             self.model.generator,
             view.messages,
             options,
             explicit=self._choices.explicit_cap,
-            on_accepted=lambda: self._accept(recording),
+            on_accepted=accept,
         )
         with_tools = self.tools is not None and bool(self.tools_on)
         if goes_on is not None or self.tools is None or not self.tools_on:
@@ -273,9 +279,6 @@ class ChatSession(History):
             notices = (*notices, _NO_TOOLS)
         self._reply = ChatReply(asking, recording, (*notices, *self._saver.take_notices()))
         return self._reply
-
-    def _accept(self, recording: Recording) -> None:
-        self._entries = recording.begin()
 
     def _keep(self, entries: list[Entry], whole: Completion, reply: Completion | None) -> tuple[str, ...]:
         """The answer is over: `reply` is its last part."""

@@ -12,6 +12,7 @@ from llm_local.chat.commands import Command, CommandContext
 from llm_local.chat.outcomes import Outcome, Said, Shown, Text
 from llm_local.chat.sampling_choices import OPTION_NAMES, option_help, option_name
 from llm_local.chat.session import ChatSession
+from llm_local.chat.turns import seen
 from llm_local.errors import InvalidRequest
 
 __all__ = ["SETTING_COMMANDS"]
@@ -81,11 +82,16 @@ def _info(session: ChatSession) -> Shown:
         ("used", "" if session.context_used is None else f"{session.context_used} tokens"),
         ("chat template", "its own" if info.has_chat_template else "none; a plain transcript is used"),
         ("loaded in", f"{session.model.load_s:.2f} s"),
-        ("turns", str(session.num_turns)),
+        ("turns", f"{session.num_turns}{_left_out(session)}"),
     ]
     if session.conversation is not None:
         rows.append(("conversation", f"{session.conversation.id[:8]} {session.conversation.title}".strip()))
     return Shown("Model", ("", ""), tuple(rows))
+
+
+def _left_out(session: ChatSession) -> str:
+    count = seen(session.entries).num_left_out
+    return f"; the {count} oldest messages are not given to the model" if count else ""
 
 
 def _template(session: ChatSession) -> Outcome:
