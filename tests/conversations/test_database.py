@@ -22,7 +22,14 @@ from llm_local.conversations.database import Database
 from llm_local.conversations.migrations import MIGRATIONS
 from llm_local.conversations.records import LOCAL_OWNER, StoredMessage
 from llm_local.conversations.store import ConversationStore, conversations_path
-from llm_local.errors import Busy, ConversationNotFound, DatabaseUnusable, InvalidRequest, StorageError
+from llm_local.errors import (
+    Busy,
+    ConversationNotFound,
+    DatabaseUnusable,
+    InvalidRequest,
+    LocalLLMError,
+    StorageError,
+)
 from llm_local.locks import locked
 from llm_local.messages import Message
 from llm_local.terminal.exit_codes import exit_code
@@ -194,9 +201,7 @@ def test_a_disk_that_stumbles_is_not_taken_for_damage(path: Path, monkeypatch: p
     def stumble(*given: object) -> int:
         if stumbles:
             stumbles.pop()
-            error = sqlite3.DatabaseError("file is not a database")
-            error.sqlite_errorcode = sqlite3.SQLITE_NOTADB
-            raise error
+            raise refusal(sqlite3.SQLITE_NOTADB)
         return real(*given)
 
     monkeypatch.setattr(database, "schema_version", stumble)
@@ -245,6 +250,18 @@ def test_a_database_that_is_taken_away_is_begun_anew(path: Path) -> None:
             store.append(LOCAL_OWNER, conversation, Message("user", "y"))
         again = store.create(LOCAL_OWNER, messages=[Message("user", "z")])
     assert contents(path, again.id) == ["z"]
+
+
+def test_who_still_has_a_replaced_database_open_does_no_harm_to_the_new_one(path: Path) -> None:
+    filled(path, "x")
+    with opened(path) as late:
+        files.replace_damaged(path)  # as another process does that found it damaged
+        with opened(path) as store:
+            fresh = store.create(LOCAL_OWNER, messages=[Message("user", "acknowledged")])
+            late._database._disconnect()  # SQLite removes a log when the last that knows it lets go
+            assert path.with_name("talk.db-wal").stat().st_size > 0
+            assert late.messages(LOCAL_OWNER, fresh.id)[0].message.content == "acknowledged"
+    assert contents(path, fresh.id) == ["acknowledged"]
 
 
 def test_an_old_log_is_not_played_into_a_new_database(path: Path) -> None:
@@ -420,6 +437,45 @@ def test_a_full_disk_is_told_and_loses_nothing(path: Path) -> None:
     assert found == ["before"]
     assert notices == []
     assert contents(path, talk) == ["before", "after"]
+
+
+def refusal(code: int) -> sqlite3.OperationalError:
+    """What SQLite raises when the disk refuses."""
+    error = sqlite3.OperationalError("refused")
+    error.sqlite_errorcode = code
+    return error
+
+
+def test_what_is_kept_is_not_called_lost_when_the_log_cannot_be_brought_over(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise refusal(sqlite3.SQLITE_FULL)
+
+    conversation = filled(path, "x")
+    with opened(path) as store:
+        monkeypatch.setattr(store._database, "_checkpoint", refuse)
+        store.append(LOCAL_OWNER, conversation, Message("user", "y"))
+        store.delete(LOCAL_OWNER, store.create(LOCAL_OWNER).id)
+        assert "Traces of what was deleted may be left" in store.notices[0]
+    assert contents(path, conversation) == ["x", "y"]
+
+
+def test_a_store_that_is_closed_says_so_and_a_draft_outlives_a_variable(path: Path) -> None:
+    conversation = filled(path, "x")
+    store = ConversationStore.open(path)
+    draft = store.begin_reply(LOCAL_OWNER, conversation, model="m")
+    database_of_it = store._database
+    del store
+    draft.finish(Message("assistant", "y"))
+    database_of_it.close()
+    database_of_it.close()
+    with pytest.raises(LocalLLMError, match="is closed"):
+        closed = Database(path)
+        closed.close()
+        with closed.reading():
+            pass
+    assert contents(path, conversation) == ["x", "y"]
 
 
 @contextmanager

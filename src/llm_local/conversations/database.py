@@ -92,7 +92,9 @@ class Database:
                 self._open()
             with transaction(self._opened(), "BEGIN IMMEDIATE") as connection:
                 yield connection
-            self._checkpoint(_CHECKPOINT_BYTES)
+            # What was written is safe in the log, whether or not it can be brought over now.
+            with suppress(sqlite3.Error, OSError):
+                self._checkpoint(_CHECKPOINT_BYTES)
 
     def forget(self) -> None:
         """Leave no trace of what was deleted: not in the log, not in the index, not in a backup.

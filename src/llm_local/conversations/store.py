@@ -13,10 +13,10 @@ Raises (from every method):
 
 from __future__ import annotations
 
+import atexit
 import sqlite3
 import time
 import uuid
-import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +39,7 @@ from llm_local.conversations.rows import (
     touch,
 )
 from llm_local.conversations.searching import Query, read_query, snippet
-from llm_local.errors import InvalidRequest
+from llm_local.errors import InvalidRequest, LocalLLMError
 from llm_local.home import data_home
 from llm_local.messages import Message, check_text
 
@@ -61,7 +61,7 @@ class ConversationStore:
         """Use `open`."""
         self._database = database
         self._clock = clock
-        self._close = weakref.finalize(self, database.close)  # which also runs when the process ends
+        atexit.register(database.close)
 
     @classmethod
     def open(cls, path: Path | None = None, *, clock: Callable[[], float] = time.time) -> ConversationStore:
@@ -80,7 +80,8 @@ class ConversationStore:
 
     def close(self) -> None:
         """Let go of the files; a second time does nothing."""
-        self._close()
+        self._database.close()
+        atexit.unregister(self._database.close)
 
     def create(
         self,
@@ -181,11 +182,19 @@ class ConversationStore:
             return view(connection, fork)
 
     def delete(self, owner: str, *conversation_ids: str) -> None:
-        """Delete conversations, all or none, and every trace of them: in the log, the index and the backups."""
+        """Delete conversations, all or none, and every trace of them: in the log, the index and the backups.
+
+        When traces are left because the disk refuses, there is a notice.
+        """
         with self._database.writing() as connection:
             for place in {find(connection, owner, one) for one in conversation_ids}:
                 connection.execute(sql.DELETE_CONVERSATION, place.bound())
-        self._database.forget()
+        try:
+            self._database.forget()
+        except LocalLLMError as error:  # the conversations are gone all the same
+            self._database.notices.append(
+                f"Traces of what was deleted may be left in {self.path.parent}: {error}"
+            )
 
     def list(self, owner: str, *, limit: int = 50, before: str | None = None) -> tuple[Conversation, ...]:
         """Conversations, the one that was changed last first; those after `before`, the id that a page ended with."""
