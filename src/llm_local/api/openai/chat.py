@@ -13,6 +13,7 @@ from llm_local.api.bodies import json_body, read_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
+from llm_local.api.openai import PREFIX
 from llm_local.api.openai.answers import Head, Tally
 from llm_local.api.openai.chat_answers import ChatChunks, chat_choice, usage_chunk
 from llm_local.api.openai.choices import Choice, Chunks, begin_choices, events_of, read_all
@@ -25,7 +26,7 @@ from llm_local.events import fold
 
 __all__ = ["router"]
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX)
 
 _EXAMPLE = {"model": "starter", "messages": [{"role": "user", "content": "Hello!"}]}
 

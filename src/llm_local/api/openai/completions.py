@@ -14,6 +14,7 @@ from llm_local.api.bodies import json_body, read_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
+from llm_local.api.openai import PREFIX
 from llm_local.api.openai.answers import Head, Tally
 from llm_local.api.openai.chat_answers import usage_chunk
 from llm_local.api.openai.choices import Choice, Chunks, begin_choices, close_all, events_of
@@ -29,7 +30,7 @@ from llm_local.service import Service, Work
 
 __all__ = ["router"]
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX)
 
 Tokens = tuple[tuple[int, TokenLogprob | None], ...]
 """Token ids with their log-probabilities."""

@@ -13,6 +13,7 @@ from llm_local.api.bodies import json_body, read_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
+from llm_local.api.openai import PREFIX
 from llm_local.api.openai.answers import new_id
 from llm_local.api.openai.conversation import bare_model, messages_of
 from llm_local.api.openai.decision_schemas import DecisionRequest, SystemOneRequest
@@ -26,7 +27,7 @@ from llm_local.service import Caller, Service
 
 __all__ = ["decision_body", "router"]
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX)
 
 _DECISION = {
     "model": "starter",

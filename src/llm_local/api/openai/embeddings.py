@@ -15,6 +15,7 @@ from llm_local.api.bodies import json_body, read_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
+from llm_local.api.openai import PREFIX
 from llm_local.api.openai.conversation import bare_model
 from llm_local.api.openai.errors import in_openai_words
 from llm_local.api.openai.headers import ignored_header
@@ -24,7 +25,7 @@ from llm_local.service import EmbeddedTexts
 
 __all__ = ["embedding_list", "inputs_of", "router"]
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX)
 
 _EXAMPLE = {"model": "starter", "input": ["The sky is blue.", "Grass is green."]}
 

@@ -9,13 +9,14 @@ from starlette.responses import Response
 
 from llm_local.api.dependencies import service_of
 from llm_local.api.errors import json_response
+from llm_local.api.openai import PREFIX
 from llm_local.api.openai.conversation import bare_model
 from llm_local.errors import ModelNotFound
 from llm_local.service import KnownModel
 
 __all__ = ["model_card", "router"]
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX)
 
 # Text, as LibreChat wants it: it learns the context length only of entries that have a price.
 _FREE: Final = {"prompt": "0", "completion": "0"}

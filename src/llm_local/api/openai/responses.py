@@ -13,6 +13,7 @@ from llm_local.api.bodies import json_body, read_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import Failure, json_response
+from llm_local.api.openai import PREFIX
 from llm_local.api.openai.choices import Choice, Chunks, begin_choices, events_of, read_all
 from llm_local.api.openai.errors import in_openai_words
 from llm_local.api.openai.headers import reply_headers
@@ -23,7 +24,7 @@ from llm_local.api.streams import SseEvent, sse
 
 __all__ = ["router"]
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX)
 
 _EXAMPLE = {"model": "starter", "input": "Hello!"}
 

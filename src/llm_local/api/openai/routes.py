@@ -6,14 +6,12 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from llm_local.api.openai import chat, completions, decisions, embeddings, models, responses
+from llm_local.api.openai import PREFIX, chat, completions, decisions, embeddings, models, responses
 from llm_local.api.openai.errors import OpenAIEnvelope
 
 __all__ = ["PREFIX", "envelope", "router"]
 
-PREFIX: Final = "/v1"
-
-router = APIRouter(prefix=PREFIX, tags=["OpenAI"])
+router = APIRouter(tags=["OpenAI"])
 for part in (chat, completions, embeddings, models, responses, decisions):
     router.include_router(part.router)
 
