@@ -165,6 +165,8 @@ def run(args: argparse.Namespace) -> int:
     if not config.is_explicit("log_level"):
         for name in (ACCESS_LOG, logger.name):
             logging.getLogger(name).setLevel(logging.INFO)
+    if config.log_level != "debug":
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)  # what it tells of itself we tell too
     for warning in config.warnings:
         logger.warning(warning)
     # Not asyncio.run: it would wait for threads that compute for nobody any more. Who calls leaves the process.

@@ -46,7 +46,7 @@ class Presence:
             await asyncio.sleep(_EVERY_S)
 
     def _say(self, loaded: Sequence[Loaded]) -> None:
-        model = ", ".join(one.name for one in loaded) or None
+        model = ", ".join(dict.fromkeys(one.name for one in loaded)) or None  # one may be loaded in two ways
         ends = [one.expires_in_s for one in loaded]
         stays = not ends or any(end is None for end in ends)
         until = None if stays else time.time() + max(end for end in ends if end is not None)

@@ -314,7 +314,7 @@ def test_texts_and_vectors(client: Client, service: FakeService) -> None:
     ranked = client.ask("POST", "/rerank", {"query": "q", "documents": ["x", "y"], "top_n": 1}).json()
     assert ranked["results"] == [{"index": 1, "score": 0.1, "document": "y"}]
     assert client.ask("POST", "/tokenize", {"text": "Hi"}).json() == {
-        "model": None,
+        "model": "fake",
         "ids": [72, 105],
         "num_tokens": 2,
     }

@@ -84,9 +84,11 @@ async def tokenize(request: Request) -> Response:
     """
     body = await read_body(request, TokenizeBody)
     refuse_unknown(body)
-    work = service_of(request).tokenize(caller_of(request), body.model, body.text, special=body.special)
-    ids = list(await until_gone(request, work))
-    return json_response({"model": body.model, "ids": ids, "num_tokens": len(ids)})
+    service, caller = service_of(request), caller_of(request)
+    ids = list(
+        await until_gone(request, service.tokenize(caller, body.model, body.text, special=body.special))
+    )
+    return json_response({"model": body.model or service.config.model_id, "ids": ids, "num_tokens": len(ids)})
 
 
 @router.post("/detokenize", openapi_extra=json_body(DetokenizeBody, some={"ids": [1, 2, 3]}))
@@ -97,8 +99,9 @@ async def detokenize(request: Request) -> Response:
     """
     body = await read_body(request, DetokenizeBody)
     refuse_unknown(body)
-    work = service_of(request).detokenize(caller_of(request), body.model, body.ids, special=body.special)
-    return json_response({"model": body.model, "text": await until_gone(request, work)})
+    service, caller = service_of(request), caller_of(request)
+    text = await until_gone(request, service.detokenize(caller, body.model, body.ids, special=body.special))
+    return json_response({"model": body.model or service.config.model_id, "text": text})
 
 
 @router.post("/apply-template", openapi_extra=json_body(ChatBody, hello=_HELLO))

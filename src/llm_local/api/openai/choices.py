@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from llm_local.errors import EngineError, LocalLLMError
 from llm_local.events import Delta, Event, Finish, ToolCallEvent
 from llm_local.service import ServedReply, Service, Work
 
-__all__ = ["Choice", "Chunks", "begin_choices", "close_all", "events_of", "read_all"]
+__all__ = ["Choice", "Chunks", "all_of", "begin_choices", "close_all", "events_of", "read_all"]
+
+Result = TypeVar("Result")
 
 # Events of one choice that may wait for the reader before the choice itself waits.
 _WAITING: Final = 64
@@ -58,14 +60,20 @@ async def close_all(choices: Sequence[Choice]) -> None:
 async def read_all(choices: Sequence[Choice]) -> list[list[Event]]:
     """All events of each choice."""
     try:
+        return await all_of([_read(choice) for choice in choices])
+    finally:
+        await close_all(choices)
+
+
+async def all_of(works: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """The results of all, side by side; where one fails the others are cancelled, and its failure is raised."""
+    try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_read(choice)) for choice in choices]
+            tasks = [group.create_task(work) for work in works]
     except* asyncio.CancelledError:
         raise asyncio.CancelledError from None
     except* Exception as failures:
         raise _first(failures) from None
-    finally:
-        await close_all(choices)
     return [task.result() for task in tasks]
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -17,7 +18,7 @@ from llm_local.api.errors import json_response
 from llm_local.api.openai import PREFIX
 from llm_local.api.openai.answers import Head, Tally
 from llm_local.api.openai.chat_answers import usage_chunk
-from llm_local.api.openai.choices import Choice, Chunks, begin_choices, close_all, events_of
+from llm_local.api.openai.choices import Choice, Chunks, all_of, begin_choices, close_all, events_of, read_all
 from llm_local.api.openai.completion_answers import CompletionChunks, Echo, whole_choice
 from llm_local.api.openai.errors import in_openai_words
 from llm_local.api.openai.headers import reply_headers
@@ -35,6 +36,8 @@ router = APIRouter(prefix=PREFIX)
 Tokens = tuple[tuple[int, TokenLogprob | None], ...]
 """Token ids with their log-probabilities."""
 
+_AT_ONCE: Final = 16  # prompts of one request; the others are begun as these end
+
 _EXAMPLE = {"model": "starter", "prompt": "The sky is", "max_tokens": 16}
 
 
@@ -46,23 +49,30 @@ class _Begun:
     choices: list[Choice]
     scores: list[Tokens]
 
-    def writer(self, head: Head, choice: Choice) -> CompletionChunks:
-        """What makes the chunks of one choice."""
+    def writer(self, head: Head, choice: Choice, index: int) -> CompletionChunks:
+        """What makes the chunks of one choice, which is shown as number `index`."""
         reply, top = choice.reply, self.body.logprobs
         tokens = self.scores[choice.prompt] if self.scores else ()
         return CompletionChunks(
             head,
-            choice.index,
+            index,
             echo=Echo(reply.prompt_text, tokens) if self.body.echo else None,
             logprobs=None if top is None else CompletionLogprobs(reply.token_bytes, top=top),
             with_usage=wants_usage(self.body),
         )
 
+    async def read(self) -> list[list[Event]]:
+        """All events of each choice; with `max_tokens` 0 nothing but their ends."""
+        if self.body.max_tokens != 0:
+            return await read_all(self.choices)
+        await close_all(self.choices)
+        return [[_end(choice)] for choice in self.choices]
+
     async def events(self) -> AsyncGenerator[tuple[Choice, Event]]:
-        """What comes of the choices; with `max_tokens` 0 nothing but their ends."""
+        """The same as they come."""
         if self.body.max_tokens == 0:
             for choice in self.choices:
-                yield choice, Finish("length", Usage(prompt_tokens=choice.reply.prompt_tokens), Timings())
+                yield choice, _end(choice)
             return
         async with aclosing(events_of(self.choices)) as events:
             async for choice, event in events:
@@ -78,15 +88,15 @@ async def create_completion(request: Request) -> Response:
     body = await read_body(request, CompletionRequest)
     if not body.stream:
         return await until_gone(request, _answer(request, body))
-    begun = await until_gone(request, _begin(request, body))
+    works = completion_works(body, caller_of(request))
+    begun = await until_gone(request, _begin(service_of(request), body, works))
     chunks = Chunks(begun.choices, _chunks(begun))
     return sse(request, chunks, headers=reply_headers(body, begun.choices))
 
 
-async def _begin(request: Request, body: CompletionRequest) -> _Begun:
-    service, works = service_of(request), completion_works(body, caller_of(request))
+async def _begin(service: Service, body: CompletionRequest, works: list[Work]) -> _Begun:
     with in_openai_words(body.model, "prompt"):
-        scores = [await _score(service, body, work) for work in works] if body.echo else []
+        scores = await all_of([_score(service, body, work) for work in works]) if body.echo else []
         return _Begun(body, await begin_choices(service, works, num_choices(body)), scores)
 
 
@@ -100,33 +110,46 @@ async def _score(service: Service, body: CompletionRequest, work: Work) -> Token
 
 
 async def _answer(request: Request, body: CompletionRequest) -> Response:
-    begun = await _begin(request, body)
-    try:
-        head = Head.new("cmpl-", "text_completion", body.model, begun.choices[0].reply.info)
-        writers = [begun.writer(head, choice) for choice in begun.choices]
-        chunks = [writer.begin() for writer in writers]
-        tally = Tally()
-        async for choice, event in begun.events():
-            tally.feed(event, choice.prompt)
-            chunks[choice.index] += writers[choice.index].feed(event)
-        shown = [whole_choice(one) for one in chunks]
-        headers = reply_headers(body, begun.choices)
-        return json_response(head.body(choices=shown, usage=tally.usage), headers=headers)
-    finally:
-        await close_all(begun.choices)
+    service, works = service_of(request), completion_works(body, caller_of(request))
+    free = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(work: Work) -> tuple[_Begun, list[list[Event]]]:
+        async with free:
+            begun = await _begin(service, body, [work])
+            return begun, await begun.read()
+
+    found = await all_of([one(work) for work in works])
+    head = Head.new("cmpl-", "text_completion", body.model, found[0][0].choices[0].reply.info)
+    tally = Tally()
+    shown: list[dict[str, Any]] = []
+    for prompt, (begun, read) in enumerate(found):
+        for choice, events in zip(begun.choices, read, strict=True):
+            writer = begun.writer(head, choice, len(shown))
+            chunks = writer.begin()
+            for event in events:
+                tally.feed(event, prompt)
+                chunks += writer.feed(event)
+            shown.append(whole_choice(chunks))
+    headers = reply_headers(body, [choice for begun, _ in found for choice in begun.choices])
+    return json_response(head.body(choices=shown, usage=tally.usage), headers=headers)
+
+
+def _end(choice: Choice) -> Finish:
+    return Finish("length", Usage(prompt_tokens=choice.reply.prompt_tokens), Timings())
 
 
 async def _chunks(begun: _Begun) -> AsyncGenerator[Any]:
     head = Head.new("cmpl-", "text_completion", begun.body.model, begun.choices[0].reply.info)
-    writers = [begun.writer(head, choice) for choice in begun.choices]
+    writers = [begun.writer(head, choice, choice.index) for choice in begun.choices]
     tally = Tally()
     for writer in writers:
         for chunk in writer.begin():
             yield chunk
-    async for choice, event in begun.events():
-        tally.feed(event, choice.prompt)
-        for chunk in writers[choice.index].feed(event):
-            yield chunk
+    async with aclosing(begun.events()) as events:
+        async for choice, event in events:
+            tally.feed(event, choice.prompt)
+            for chunk in writers[choice.index].feed(event):
+                yield chunk
     if wants_usage(begun.body):
         yield usage_chunk(head, tally.usage)
     yield DONE

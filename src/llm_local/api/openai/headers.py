@@ -13,7 +13,10 @@ __all__ = ["SEED_HEADER", "ignored_header", "reply_headers"]
 TRIMMED_HEADER: Final = "x-llm-local-context-trimmed"
 """How much of a conversation was left out, where the client asked for that."""
 SEED_HEADER: Final = "x-llm-local-seed"
-"""The seeds of the choices, in their order: sent again with the same request, each gives the same answer."""
+"""The seeds of the choices, in their order: sent again with the same request, each gives the same answer. Left out where there are
+very many."""
+
+MAX_SEEDS: Final = 128  # clients bound the size of headers
 
 
 def ignored_header(body: DialectModel, *without_effect: str) -> dict[str, str]:
@@ -26,7 +29,7 @@ def reply_headers(body: DialectModel, choices: Sequence[Choice], *without_effect
     """The headers of an answer; `without_effect` are fields that were given in vain."""
     headers = ignored_header(body, *without_effect)
     seeds = [choice.reply.options.seed for choice in choices]
-    if any(seed is not None for seed in seeds):
+    if len(seeds) <= MAX_SEEDS and any(seed is not None for seed in seeds):
         headers[SEED_HEADER] = ", ".join(str(seed) for seed in seeds)
     trimmed = choices[0].reply.trimmed
     if trimmed is not None:

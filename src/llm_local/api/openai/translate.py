@@ -22,6 +22,10 @@ def num_choices(request: GenerationRequest) -> int:
     return request.n or 1
 
 
+MAX_ANSWERS: Final = 2048
+"""How many choices one completion request may have, of all its prompts together."""
+
+
 def wants_usage(request: GenerationRequest) -> bool:
     """Whether a stream is to end in a chunk with the token counts."""
     return request.stream_options is not None and bool(request.stream_options.include_usage)
@@ -105,6 +109,13 @@ def prompts_of(request: CompletionRequest) -> list[str | list[int]]:
     )
     if not prompts:
         raise InvalidRequest("There is no prompt.", param="prompt")
+    if len(prompts) * num_choices(request) > MAX_ANSWERS:
+        raise InvalidRequest(
+            f"{len(prompts)} prompts with {num_choices(request)} choices each are asked for, at most {MAX_ANSWERS} "
+            "choices are given.",
+            "Send several requests.",
+            param="prompt",
+        )
     for index, prompt in enumerate(prompts):
         if not prompt:
             raise InvalidRequest(f"Prompt {index + 1} is empty.", "Give at least one token.", param="prompt")

@@ -17,6 +17,7 @@ from llm_local.api.native.replies import Run
 from llm_local.api.queue.event_log import EventLog
 from llm_local.api.streams import SseEvent
 from llm_local.errors import LocalLLMError
+from llm_local.runtime.line import Place
 
 __all__ = ["Job", "JobStatus", "Jobs", "RequestNotFound", "finish_jobs", "jobs_of"]
 
@@ -97,7 +98,7 @@ class Job:
 
     def to_object(self) -> dict[str, Any]:
         """What there is to know of it now. Where it does not wait in line, its place is null."""
-        place = self._run.reply.place if self._run is not None and self.status == "queued" else None
+        place = self._place if self.status == "queued" else None
         found: dict[str, Any] = {
             "id": self.id,
             "status": self.status,
@@ -120,6 +121,10 @@ class Job:
             failure = failure_of(self.error, "")
             found["error"] = {"kind": failure.kind, "message": failure.message, "hint": failure.hint}
         return found
+
+    @property
+    def _place(self) -> Place | None:
+        return None if self._run is None else self._run.reply.place
 
     async def _work(self, begin: Coroutine[Any, Any, Run]) -> None:
         try:
@@ -147,10 +152,10 @@ class Job:
         data: Any = event.data
         if event.event == "begin":
             self.head = data = {**data, "id": self.id}
-            self.status = "running"
+            self.status = "running" if self._place is None else "queued"
         elif event.event == "progress":
             self.status = "queued" if data["stage"] == "queued" else "running"
-            place = self._run.reply.place if self._run is not None else None
+            place = self._place
             if self.status == "queued" and place is not None:
                 data = {"position": data["done"], "waiting": data["total"], "eta_s": _rounded(place.eta_s)}
                 event = SseEvent(data, "queued")
