@@ -174,6 +174,16 @@ def test_what_was_left_out_where_the_client_asked_for_that(client: Client, servi
     assert service.works[0].policy == "trim-oldest"
 
 
+def test_many_prompts_are_begun_a_few_at_a_time(client: Client, service: FakeService) -> None:
+    service.events = [0.01, *service.events]
+    body = {"model": "fake", "prompt": [f"{number}" for number in range(40)]}
+    answer = client.ask("POST", "/v1/completions", body).json()
+    assert [choice["index"] for choice in answer["choices"]] == list(range(40))
+    assert [work.prompt for work in service.works[:16]] == body["prompt"][:16]
+    assert answer["usage"]["prompt_tokens"] == 40 * 3 and answer["usage"]["completion_tokens"] == 40 * 2
+    assert len(service.replies) == 40 and all(reply.closed for reply in service.replies)
+
+
 def test_models_have_a_price_and_a_window(client: Client) -> None:
     [card] = client.ask("GET", "/v1/models").json()["data"]
     assert card == {

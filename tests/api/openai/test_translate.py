@@ -230,6 +230,8 @@ def test_prompts_of_every_form() -> None:
         ({"prompt": ["a", ""]}, "prompt"),
         ({"prompt": [[]]}, "prompt"),
         ({"prompt": [1.5]}, "prompt[0]"),
+        ({"prompt": ["a"] * 2049}, "prompt"),
+        ({"prompt": ["a"] * 17, "n": 128}, "prompt"),
         ({"prompt": {"a": 1}}, "prompt"),
         ({"prompt": "a", "suffix": "b"}, "suffix"),
         ({"prompt": "a", "best_of": 3}, "best_of"),

@@ -13,8 +13,10 @@ __all__ = ["SEED_HEADER", "ignored_header", "reply_headers"]
 TRIMMED_HEADER: Final = "x-llm-local-context-trimmed"
 """How much of a conversation was left out, where the client asked for that."""
 SEED_HEADER: Final = "x-llm-local-seed"
-"""The seeds of the choices, in their order: sent again with the same request, each gives the same answer. Left out where there are
-very many."""
+"""The seeds of the choices, in their order: sent again with the same request, each gives the same answer.
+
+Left out where there are very many.
+"""
 
 MAX_SEEDS: Final = 128  # clients bound the size of headers
 
