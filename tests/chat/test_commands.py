@@ -199,7 +199,7 @@ def test_a_file_goes_into_the_next_question_and_only_there(chat, tmp_path):
     assert chat.session.messages[-2].content == "And?"
     chat.do("/read notes.md")
     chat.do("/read off")
-    assert chat.session.attached == ()
+    assert chat.session.attachments.names == ()
     assert "No file" in chat.do("/read").lines[0]
 
 
@@ -222,7 +222,7 @@ def test_a_file_that_is_refused(chat):
     ):
         with pytest.raises(LocalLLMError):
             chat.do(f"/read {name}")
-    assert chat.session.attached == ()
+    assert chat.session.attachments.names == ()
 
 
 def test_a_refused_question_keeps_its_files(chat):
@@ -231,7 +231,7 @@ def test_a_refused_question_keeps_its_files(chat):
     chat.do("/read notes.md")
     with pytest.raises(LocalLLMError):
         chat.do("Who is Tom?")
-    assert chat.session.attached == ("notes.md",)
+    assert chat.session.attachments.names == ("notes.md",)
 
 
 def test_the_system_prompt(chat):

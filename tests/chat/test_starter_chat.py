@@ -131,12 +131,12 @@ def test_a_chat_with_tools_that_is_stopped_while_one_runs_goes_on(model):
 
 def test_a_question_with_tools_that_is_refused_changes_nothing(model):
     session = with_tool(model)
-    session.attach("notes.md", "word " * 5000)
+    session.attachments.add("notes.md", "word " * 5000)
     reply = session.ask("Add 3 and 4.")
     with pytest.raises(ContextLengthExceeded):
         run(reply)
-    assert (session.messages, session.attached, reply.notices) == ((), ("notes.md",), ())
-    session.detach()
+    assert (session.messages, session.attachments.names, reply.notices) == ((), ("notes.md",), ())
+    session.attachments.clear()
     assert run(session.ask("Add 3 and 4."))
 
 

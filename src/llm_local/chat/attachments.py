@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from llm_local.conversations.exports import read_file
 from llm_local.errors import InvalidRequest
+from llm_local.messages import check_text
 
-__all__ = ["MAX_FILE_BYTES", "read_text_file", "user_path", "with_files"]
+__all__ = ["MAX_FILE_BYTES", "Attachments", "read_text_file", "user_path"]
 
 MAX_FILE_BYTES: Final = 1 << 20
 
@@ -45,13 +45,33 @@ def user_path(text: str) -> Path:
         raise InvalidRequest(f"{text} cannot be found: {error}", param="file") from None
 
 
-def with_files(question: str, files: Sequence[tuple[str, str]]) -> str:
-    """A question behind the files that it is about, each with its name, in fences that none of their lines closes."""
-    parts = []
-    for name, content in files:
-        fence = "```"
-        while fence in content:
-            fence += "`"
-        ended = content if content.endswith("\n") else f"{content}\n"
-        parts.append(f"{name}:\n{fence}\n{ended}{fence}\n")
-    return "\n".join([*parts, question])
+class Attachments:
+    """Texts with names, which go into one question together."""
+
+    def __init__(self) -> None:
+        self._files: list[tuple[str, str]] = []
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names, in order."""
+        return tuple(name for name, _ in self._files)
+
+    def add(self, name: str, content: str) -> None:
+        """One more. Raises InvalidRequest where it is no valid Unicode."""
+        check_text(content, name)
+        self._files.append((name, content))
+
+    def clear(self) -> None:
+        """None of them after all."""
+        self._files.clear()
+
+    def put_before(self, question: str) -> str:
+        """The question behind the files, each with its name, in fences that none of their lines closes."""
+        parts = []
+        for name, content in self._files:
+            fence = "```"
+            while fence in content:
+                fence += "`"
+            ended = content if content.endswith("\n") else f"{content}\n"
+            parts.append(f"{name}:\n{fence}\n{ended}{fence}\n")
+        return "\n".join([*parts, question])

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 from llm_local.chat.asking import Asking
-from llm_local.chat.attachments import with_files
+from llm_local.chat.attachments import Attachments
 from llm_local.chat.compare import Comparison
 from llm_local.chat.contestants import make_contestant
 from llm_local.chat.history import History
@@ -29,7 +29,7 @@ from llm_local.chat.turns import MAX_TURNS, Entry, is_unanswered, seen
 from llm_local.config import Config
 from llm_local.errors import InvalidRequest
 from llm_local.events import Completion
-from llm_local.messages import Message, check_text
+from llm_local.messages import Message
 from llm_local.options import GenerationOptions
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class ChatSession(History):
         self.tools = tools
         self.tools_on: frozenset[str] = frozenset()
         """The names of the tools that the model may call."""
-        self._attached: list[tuple[str, str]] = []
+        self.attachments = Attachments()
+        """The files that go into the next question."""
         self._reply: ChatReply | None = None
         self._asking: Asking | None = None
         self._context_used: int | None = None
@@ -110,11 +111,6 @@ class ChatSession(History):
         """Exactly what the model was given last."""
         return None if self._asking is None else self._asking.prepared
 
-    @property
-    def attached(self) -> tuple[str, ...]:
-        """The names of the files that go into the next question."""
-        return tuple(name for name, _ in self._attached)
-
     def ask(self, text: str) -> ChatReply:
         """Ask. What is refused leaves the conversation as it was.
 
@@ -124,11 +120,11 @@ class ChatSession(History):
             LocalLLMError: the engine refuses it.
         """
         self._settle()
-        question = with_files(text, self._attached)
+        question = self.attachments.put_before(text)
         if not question.strip():
             raise InvalidRequest("There is no question.", param="text")
         place = Place([*self._entries, Entry(Message("user", question))])
-        return self._answer(place, on_accepted=self._attached.clear)
+        return self._answer(place, on_accepted=self.attachments.clear)
 
     def regenerate(self) -> ChatReply:
         """Answer the last question again. The answer that is there stays until something new is.
@@ -203,22 +199,9 @@ class ChatSession(History):
     def new(self) -> None:
         """Begin another conversation with the same system prompt and options. What is stored stays."""
         super().new()
-        self._attached.clear()
+        self.attachments.clear()
         self._told.clear()
         self._context_used = None
-
-    def attach(self, name: str, text: str) -> None:
-        """Put a text into the next question, under a name.
-
-        Raises:
-            InvalidRequest: it is no valid Unicode.
-        """
-        check_text(text, name)
-        self._attached.append((name, text))
-
-    def detach(self) -> None:
-        """Put nothing into the next question after all."""
-        self._attached.clear()
 
     def set_tools(self, names: Collection[str]) -> None:
         """Let the model call these tools, and no others.

@@ -37,15 +37,15 @@ def _continue(context: CommandContext, arguments: str) -> Outcome:
 
 
 def _read(context: CommandContext, arguments: str) -> Outcome:
-    session = context.session
+    attachments = context.session.attachments
     if arguments == "off":
-        session.detach()
+        attachments.clear()
         return Said(("No file goes into the next question.",))
     if arguments:
-        session.attach(user_path(arguments).name, read_text_file(arguments))
-    if not session.attached:
+        attachments.add(user_path(arguments).name, read_text_file(arguments))
+    if not attachments.names:
         return Said(("No file goes into the next question.", "/read FILE puts one there."))
-    return Said((f"Goes into the next question: {', '.join(map(one_line, session.attached))}",))
+    return Said((f"Goes into the next question: {', '.join(map(one_line, attachments.names))}",))
 
 
 TURN_COMMANDS: Final = (
