@@ -8,7 +8,8 @@ import pytest
 
 from fakehub import EVIL_NAMES
 from llm_local.errors import InvalidRequest, ModelCorrupt, ModelNotFound
-from llm_local.store.names import ALIASES, did_you_mean, parse_name, safe_join
+from llm_local.store.catalog import catalog_models
+from llm_local.store.names import did_you_mean, parse_name, safe_join
 
 
 def test_the_starter_is_itself_even_beside_a_folder_of_that_name(tmp_path: Path, monkeypatch) -> None:
@@ -37,7 +38,7 @@ def test_a_directory_is_found_however_it_is_spelled(spelled: str, tmp_path: Path
         ("org/name@v1.0", "org/name", "v1.0"),
         ("org/name@refs/pr/3", "org/name", "refs/pr/3"),
         ("a_b/c.d-e_f", "a_b/c.d-e_f", None),
-        *((short, full, None) for short, full in ALIASES.items()),
+        *((one.name, one.id, None) for one in catalog_models()),
     ],
 )
 def test_hub_names(text: str, ref: str, revision: str | None) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from llm_local.store.catalog import catalog_models
 from llm_local.store.library import StoredModel, files_of, list_models, total_bytes
 from llm_local.store.summary import StoredFile, Summary, summarize
 from llm_local.terminal.sizes import format_bytes
@@ -18,6 +19,7 @@ from llm_local.terminal.tables import to_terminal, write_rows
 __all__ = ["Listed", "add_flags", "describe", "run"]
 
 _HEADER: Final = ("NAME", "SIZE", "ARCHITECTURE", "FORMAT", "QUANTIZATION", "FILES", "MODIFIED", "NOTE")
+_CATALOG_HEADER: Final = ("NAME", "HUB ID", "DOWNLOAD", "CONTEXT", "MIN MEMORY", "LICENSE", "NOTE")
 _AGES: Final = (
     (86_400 * 365, "year"),
     (86_400 * 30, "month"),
@@ -78,6 +80,7 @@ class Listed:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of the verb."""
     parser.add_argument("-a", "--all", action="store_true", help="also models that are not here whole")
+    parser.add_argument("--catalog", action="store_true", help="models with short names, here or not")
     parser.add_argument("-q", "--quiet", action="store_true", help="print names alone, one a line")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -91,6 +94,9 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
         StorageError: stdout refused.
     """
     models = list_models()
+    if args.catalog:
+        _list_catalog({model.ref for model in models if model.state == "complete"}, args, answer)
+        return
     kept = [model for model in models if args.all or model.state != "incomplete"]
     if args.quiet:
         answer.write("".join(f"{model.name}\n" for model in kept))
@@ -117,6 +123,40 @@ def describe(model: StoredModel) -> Listed:
     if model.state != "complete":
         return Listed(model, Summary("gguf" if model.gguf else "safetensors"), files)
     return Listed(model, summarize(model.folder, model.gguf), files)
+
+
+def _list_catalog(here: set[str], args: argparse.Namespace, answer: AnswerWriter) -> None:
+    models = catalog_models()
+    if args.quiet:
+        answer.write("".join(f"{one.name}\n" for one in models))
+        return
+    if args.json:
+        objects = [
+            {**asdict(one), "min_memory_bytes": one.min_memory_bytes, "here": one.id in here}
+            for one in models
+        ]
+        answer.write(json.dumps({"models": objects}, indent=2) + "\n")
+        return
+    notes = [
+        "; ".join(filter(None, ("on this machine" if one.id in here else "", one.note))) for one in models
+    ]
+    shown = [
+        (
+            one.name,
+            one.id,
+            format_bytes(one.download_bytes),
+            str(one.context_length),
+            format_bytes(one.min_memory_bytes),
+            one.license,
+            note,
+        )
+        for one, note in zip(models, notes, strict=True)
+    ]
+    plain = [
+        (row[0], row[1], str(one.download_bytes), row[3], str(one.min_memory_bytes), row[5], row[6])
+        for row, one in zip(shown, models, strict=True)
+    ]
+    write_rows(answer, _CATALOG_HEADER, shown, plain, right=(2, 3, 4))
 
 
 def _remedy(model: StoredModel) -> str:

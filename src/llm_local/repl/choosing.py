@@ -5,22 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from llm_local.store.catalog import catalog_models
 from llm_local.store.library import files_of, list_models, total_bytes
 from llm_local.terminal.chat_view import ChatView, Choice
 from llm_local.terminal.sizes import format_bytes
 
-__all__ = ["choose_model", "local_choices"]
+__all__ = ["choose_model", "model_choices"]
 
 COLUMNS: Final = ("model", "size", "where")
 
 
-def local_choices(current: str) -> list[Choice]:
-    """The models on this machine that are here whole; `current` is marked, and there too where it is not."""
+def model_choices(current: str) -> list[Choice]:
+    """The models on this machine that are here whole, then those of the list that ships. `current` is marked."""
     choices = []
+    refs = set()
     for model in list_models():
         if model.state == "complete":
             size = format_bytes(total_bytes(files_of(model)))
             choices.append(Choice(model.name, (model.name, size, "on this machine"), model.name == current))
+            refs.add(model.ref)
+    for listed in catalog_models():
+        if listed.id not in refs:
+            size = f"about {format_bytes(listed.download_bytes)}"
+            where = f"to be fetched{f'; {listed.note}' if listed.note else ''}"
+            is_current = current in (listed.name, listed.id)
+            choices.append(Choice(listed.name, (listed.name, size, where), is_current))
     if not any(one.is_current for one in choices):
         choices.append(Choice(current, (current, "", "to be fetched, or a directory"), True))
     return choices

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from llm_local.config import load_config
-from llm_local.repl.choosing import choose_model, local_choices
+from llm_local.repl.choosing import choose_model, model_choices
 from llm_local.repl.commanding import Shows, chat_commands, command_context, completer
 from llm_local.repl.flags import chat_request
 from llm_local.repl.loop import ChatLoop
@@ -82,7 +82,7 @@ class Launch:
         front = self._make_front(parts)
         closing.callback(front.close)
         if request.chooses:
-            chosen = choose_model(front.view, local_choices(config.model_id))
+            chosen = choose_model(front.view, model_choices(config.model_id))
             if chosen is None:
                 return OK
             config = with_model(config, chosen)

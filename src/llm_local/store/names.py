@@ -9,33 +9,19 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from llm_local.errors import InvalidRequest, ModelCorrupt, ModelNotFound, UnsupportedTask
+from llm_local.store.catalog import catalog_models, full_name
 from llm_local.store.given_names import GivenName, find_given, given_names
 
-__all__ = ["ALIASES", "STARTER", "ModelName", "did_you_mean", "is_hub_id", "parse_name", "safe_join", "shown"]
+__all__ = ["STARTER", "ModelName", "did_you_mean", "is_hub_id", "parse_name", "safe_join", "shown"]
 
 STARTER: Final = "starter"
 
-ALIASES: Final[Mapping[str, str]] = {
-    "llama3-1b": "meta-llama/Llama-3.2-1B-Instruct",
-    "llama3-3b": "meta-llama/Llama-3.2-3B-Instruct",
-}
-"""Short names for hub ids that are hard to remember."""
-
-_WELL_KNOWN: Final = (
-    STARTER,
-    *ALIASES,
-    "gpt2",
-    "gpt2-medium",
-    "distilgpt2",
-    "Qwen/Qwen2.5-0.5B-Instruct",
-    "Qwen/Qwen2.5-1.5B-Instruct",
-)
 _PART: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _REVISION: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,199}")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s]*/?(?P<rest>\S*)")
@@ -102,7 +88,8 @@ def safe_join(folder: Path, name: str) -> Path:
 def did_you_mean(text: str, known: Iterable[str] = ()) -> str:
     """A hint that lists the known names nearest to `text`, or "" when none is near."""
     given = [one.name for one in given_names()]
-    spelled = {name.lower(): name for name in (*_WELL_KNOWN, *given, *known)}
+    listed = [name for one in catalog_models() for name in dict.fromkeys((one.name, one.id))]
+    spelled = {name.lower(): name for name in (STARTER, *listed, *given, *known)}
     spelled.pop(text.lower(), None)  # whoever spelled it right means it
     near = difflib.get_close_matches(text.lower(), spelled, n=3, cutoff=0.6)
     return f"Did you mean {' or '.join(spelled[name] for name in near)}?" if near else ""
@@ -202,7 +189,7 @@ def _hub_name(text: str, revision: str | None) -> ModelName:
             "A revision is a branch, a tag or a commit.",
             param="revision",
         )
-    ref = ALIASES.get(ref, ref)
+    ref = full_name(ref)
     if ".." in ref.split("/") or "\\" in ref or "%" in ref:
         raise InvalidRequest(f"{shown(text)} is not a model name.", param="model")
     if not is_hub_id(ref):

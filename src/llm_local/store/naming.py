@@ -11,18 +11,19 @@ from typing import Final
 
 from llm_local.errors import InvalidRequest, ModelCorrupt, ModelNotFound, StorageError
 from llm_local.events import Progress
+from llm_local.store.catalog import catalog_models
 from llm_local.store.digests import file_digest
 from llm_local.store.gguf_header import read_gguf
 from llm_local.store.given_names import GivenName, given_names, is_givable, store_given
 from llm_local.store.library import StoredModel, files_of, find_model, parts_of
-from llm_local.store.names import ALIASES, STARTER, safe_join, shown
+from llm_local.store.names import STARTER, safe_join, shown
 from llm_local.store.selection import CONFIG
 from llm_local.store.snapshots import is_complete, local_models
 
 __all__ = ["copy_model", "import_model", "proposed_name"]
 
 # Ids of the hub that have no slash and that everybody knows: nobody is to mistake another model for one of these.
-_KNOWN_IDS: Final = frozenset("gpt2 gpt2-medium gpt2-large gpt2-xl distilgpt2 bert-base-uncased".split())
+_KNOWN_IDS: Final = frozenset("gpt2-large gpt2-xl bert-base-uncased".split())
 
 
 def copy_model(source: str, name: str, *, force: bool = False) -> StoredModel:
@@ -99,7 +100,8 @@ def _check_name(name: str, *, force: bool) -> None:
         safe_join(Path(), name)
     except ModelCorrupt as error:
         raise InvalidRequest(f"{shown(name)} means something else on some systems.", param="name") from error
-    if name in (STARTER, *ALIASES, *_KNOWN_IDS) or name in local_models():
+    listed = (one.name for one in catalog_models())
+    if name in (STARTER, *listed, *_KNOWN_IDS) or name in local_models():
         raise InvalidRequest(f"{name} is the name of another model.", "Choose another name.", param="name")
     taken = next((one for one in given_names() if one.name.lower() == name.lower()), None)
     if taken is not None and (taken.name != name or not force):
