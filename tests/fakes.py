@@ -174,8 +174,8 @@ class EchoEngine(ScriptedEngine):
 class FakeOpener:
     """Opens models that are not there: `EchoEngine`s of `sizes` bytes by name, on a machine with `total_bytes`.
 
-    `loads` (begun), `opened` and `closes` are the names in order. `errors` fail the next load of a name, once each; `gate`, where it is
-    set, is waited for in each load; `engines` are the newest ones by name, `make_engine` makes them.
+    `loads` (begun), `opened` and `closes` are the names in order. `errors` fail the next load of a name, once each; `gate`,
+    where it is set, is waited for in each load; `engines` are the newest ones by name, `make_engine` makes them.
     """
 
     def __init__(self, sizes: Mapping[str, int] | None = None, total_bytes: int = 1000) -> None:
@@ -186,6 +186,7 @@ class FakeOpener:
         self.closes: list[str] = []
         self.errors: dict[str, list[Exception]] = {}
         self.gate: threading.Event | None = None
+        self.gates: list[threading.Semaphore] = []
         self.engines: dict[str, ScriptedEngine] = {}
         self.make_engine: Callable[[str], ScriptedEngine] = lambda name: EchoEngine()
         self.held: dict[str, int] = {}
@@ -227,6 +228,13 @@ class FakeOpener:
                 opener.held.pop(name, None)
 
         return Closing(OpenModel(generator, info, {}, 0.0), worker, engine, "echo")
+
+    def open_gates(self) -> None:
+        """Let everything go on, also what engines wait for at `gates`."""
+        if self.gate is not None:
+            self.gate.set()
+        for gate in self.gates:
+            gate.release(10_000)
 
     def free_bytes(self, device: str) -> int:
         return self.total_bytes - sum(self.held.values())

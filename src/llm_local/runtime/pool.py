@@ -304,7 +304,7 @@ class ModelPool:
             return False
         loading.waits_for_room_since = None
         for victim in victims:
-            logger.info("%s goes to make room for %s", victim.key, loading.wanted.name)
+            logger.info("%s goes to make room for %s", self._residents[victim.key].wanted.name, loading.wanted.name)
             self._drop(self._residents[victim.key])
         await self._gone()
         return True

@@ -168,7 +168,7 @@ class Reception:
     def _line(self, wanted: WantedModel) -> Line:
         found = self._lines.get(wanted.key)
         if found is None:
-            name = f"{wanted.key}{' (embeddings)' if wanted.key.embeds else ''}"
+            name = f"{wanted.name}{' (embeddings)' if wanted.key.embeds else ''}"
             found = self._lines[wanted.key] = (name, Line(self._limits, clock=self._clock))
             if self._closed_with is not None:
                 found[1].close(self._closed_with)

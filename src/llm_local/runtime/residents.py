@@ -221,7 +221,7 @@ class ModelOpener:
         started: list[tuple[EngineWorker, Engine]] = []
 
         def driver(engine: Engine) -> ThreadDriver:
-            started.append((EngineWorker(engine, name=f"engine of {wanted.key}"), engine))
+            started.append((EngineWorker(engine, name=f"engine of {wanted.name}"), engine))
             return ThreadDriver(started[0][0])
 
         try:
