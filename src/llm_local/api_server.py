@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -49,6 +49,7 @@ __all__ = ["main", "make_app", "run", "serve"]
 
 logger = logging.getLogger("llm_local.server")
 
+_CLOSING_S: Final = 2.0
 _PARAMETER: Final = re.compile(r"[\w.]{1,64}", re.ASCII)
 
 _DESCRIPTION: Final = (
@@ -143,7 +144,7 @@ async def serve(config: Config, *, insecure: bool = False, service: Service | No
                 task.cancel()
             results = await asyncio.gather(*aside, return_exceptions=True)
     failure = next((one for one in results if isinstance(one, Exception)), None)
-    if failure is not None:
+    if failure is not None and server.signal is None:
         raise failure
     return server.exit_code
 
@@ -205,8 +206,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         await finish_jobs(app)
         watcher.cancel()
-        await service.aclose()
         await app.state.conversations.aclose()
+        with suppress(TimeoutError):  # a model that is just being loaded is not waited for
+            async with asyncio.timeout(_CLOSING_S):
+                await service.aclose()
 
 
 def _in_url(host: str) -> str:

@@ -14,7 +14,7 @@ from llm_local.config import SETTINGS, Config, load_config
 from llm_local.errors import InvalidRequest, StorageError
 from llm_local.home import state_home
 from llm_local.store.servers import RunningServer, running_servers
-from llm_local.terminal.exit_codes import OK, RUNTIME_FAILURE
+from llm_local.terminal.exit_codes import OK, RUNTIME_FAILURE, leave
 from llm_local.terminal.flags import setting_flags
 from llm_local.terminal.serve_flags import add_serve_flags
 from llm_local.terminal.streams import AnswerWriter, Messages
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> i
     # Late: the server's libraries take a third of a second to import, and help needs none of them.
     from llm_local.api_server import run as run_server
 
-    return run_server(args)
+    leave(run_server(args))  # a model that is being loaded in a thread must not keep the process
 
 
 def _detach(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> int:
