@@ -96,8 +96,10 @@ def test_no_row_but_of_code_is_too_wide_and_no_sequence_is_foreign(source, width
         assert not re.search("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", plain)
 
 
-@pytest.mark.parametrize(("columns", "lines"), [(80, 24), (3, 2)])
-@pytest.mark.parametrize("before", ["", "```python\n", "- ```\n", "> "])
+@pytest.mark.parametrize(
+    ("before", "columns", "lines"),
+    [("", 80, 24), ("```python\n", 80, 24), ("```python\n", 3, 2), ("- ```\n", 20, 6), ("> ", 80, 24)],
+)
 def test_each_of_300_lines_is_there_once_whatever_they_are(before, columns, lines):
     indent = "  " if before.startswith("-") else before if before.startswith(">") else ""
     source = before.removeprefix("> ") + "".join(f"{indent}w{number:03}w\n" for number in range(300))

@@ -33,7 +33,7 @@ def test_many_paintings_leave_what_the_last_ones_say():
     chance = random.Random(7)
     emulator, tail = painted(12, 5)
     done, shown = ["above"], []
-    for number in range(400):
+    for number in range(150):
         new = [f"d{number}-{one}" for one in range(chance.choice((0, 0, 1, 2, 9)))]
         # rows as wide as the screen, wider than the screen, of wide characters, empty
         shown = [

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import get_app_or_none
+from prompt_toolkit.application import create_app_session, get_app_or_none
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.completion import (
     CompleteEvent,
@@ -123,7 +123,8 @@ class RichInput:
         current = next((one.value for one in choices if one.is_current), None)
         message = f"{title}\n     {header}" if title else f"     {header}"
         options = [(one.value, line) for one, line in zip(choices, lines, strict=True)]
-        return choice(message, options=options, default=current)
+        with create_app_session(self._input, self._output):
+            return choice(message, options=options, default=current)
 
     def close(self) -> None:
         """Nothing is open between two inputs."""
