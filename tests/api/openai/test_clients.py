@@ -30,7 +30,6 @@ FUNCTION: Any = {
 TOOLS: Any = [{"type": "function", "function": FUNCTION}]
 FLAT_TOOLS: Any = [{"type": "function", **FUNCTION}]
 ASK_FOR_CITY = "Give me a JSON object with name Paris and country France."
-SCRIPT = Path(__file__).with_name("openai_js.mjs")
 PACKAGES = os.environ.get("NODE_MODULES_FOLDER", "")
 
 
@@ -392,15 +391,27 @@ def test_what_librechat_sends(live_server: LiveServer) -> None:
     assert status == 200 and chunks_of(raw)[-2]["choices"][0]["finish_reason"] == "stop"
 
 
-@pytest.mark.skipif(
-    not (shutil.which("node") and (Path(PACKAGES) / "openai").is_dir()),
-    reason="needs node, and in NODE_MODULES_FOLDER a folder node_modules with the npm package openai",
-)
-def test_the_npm_client(live_server: LiveServer) -> None:
-    environment = {**os.environ, "BASE_URL": f"{live_server.base_url}/v1", "NODE_MODULES_FOLDER": PACKAGES}
-    run = subprocess.run(["node", str(SCRIPT)], capture_output=True, text=True, env=environment, timeout=120)
+def needs_package(name: str) -> pytest.MarkDecorator:
+    """Skip where there is no node, or no such npm package in the folder that the environment names."""
+    return pytest.mark.skipif(
+        not (shutil.which("node") and (Path(PACKAGES) / name).is_dir()),
+        reason=f"needs node, and in NODE_MODULES_FOLDER a folder node_modules with the npm package {name}",
+    )
+
+
+def run_node(script: str, server: LiveServer) -> dict[str, Any]:
+    """What a script beside this file prints about a server."""
+    environment = {**os.environ, "BASE_URL": f"{server.base_url}/v1", "NODE_MODULES_FOLDER": PACKAGES}
+    words = ["node", str(Path(__file__).with_name(script))]
+    run = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120)
     assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout)
+    found: dict[str, Any] = json.loads(run.stdout)
+    return found
+
+
+@needs_package("openai")
+def test_the_npm_client(live_server: LiveServer) -> None:
+    found = run_node("openai_js.mjs", live_server)
     assert MODEL in found["models"]
     assert found["streamed"] == found["whole"] == found["response"]
     assert found["streamedUsage"]["completion_tokens"] == found["usage"]["completion_tokens"]
@@ -415,3 +426,18 @@ def test_the_npm_client(live_server: LiveServer) -> None:
         [404, "model_not_found"],
         [400, "context_length_exceeded"],
     )
+
+
+@needs_package("@librechat/agents")
+def test_librechats_agents(live_server: LiveServer) -> None:
+    found = run_node("librechat.mjs", live_server)
+    assert found["text"] and found["title"]
+    usage = found["usage"]
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"] > 0
+    call, answer = found["tools"]
+    assert (call["tool_call"]["name"], json.loads(call["tool_call"]["args"])) == (
+        "get_weather",
+        {"city": "Paris"},
+    )
+    assert call["tool_call"]["output"] == "sunny, 21 degrees" and "sunny" in answer["text"]
+    assert found["overflow"][0] == "ContextOverflowError"
