@@ -77,7 +77,7 @@ ZONES: Mapping[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(("prometheus_client",), ("runtime",)),
     **dict.fromkeys(("redis",), ("runtime.redis_cache",)),
-    **dict.fromkeys(("rich", "prompt_toolkit"), _TERMINALS),
+    **dict.fromkeys(("rich", "prompt_toolkit", "pygments", "markdown_it"), _TERMINALS),
     **dict.fromkeys(("sqlite3",), ("conversations", "rag")),
 }
 # Rooms whose import may load torch, its zone, or numpy; who is not in one imports them late. All others stay light.

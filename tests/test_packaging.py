@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 # A library's import name, where it is not its package's.
-IMPORT_NAMES = {"python-dotenv": "dotenv", "pyyaml": "yaml"}
+IMPORT_NAMES = {"python-dotenv": "dotenv", "pyyaml": "yaml", "markdown-it-py": "markdown_it"}
 # Needed though no module of ours imports it.
 NEEDED_BY_OTHERS = {
     "accelerate": "transformers spreads a model over several devices with it",
