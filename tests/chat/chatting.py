@@ -9,6 +9,7 @@ from llm_local.chat.archive import Archive
 from llm_local.chat.session import ChatSession
 from llm_local.config import load_config
 from llm_local.conversations.store import ConversationStore
+from llm_local.errors import StorageError
 from llm_local.generator import TextGenerator
 from llm_local.specs import ModelInfo
 
@@ -91,3 +92,21 @@ def stored(archive, session):
     """The same as the archive has it, with the status of each."""
     messages = archive.messages(session.conversation.id)
     return [(one.message.role, one.message.content, one.status) for one in messages]
+
+
+class FailingArchive:
+    """An archive whose disk can be filled, and is full from the start if so wanted."""
+
+    def __init__(self, archive):
+        self._archive = archive
+        self.full = False
+
+    def __getattr__(self, name):
+        method = getattr(self._archive, name)
+
+        def guarded(*args, **named):
+            if self.full:
+                raise StorageError("The disk is full.")
+            return method(*args, **named)
+
+        return guarded

@@ -9,7 +9,16 @@ import weakref
 
 import pytest
 
-from chat.chatting import make_archive, make_config, make_model, make_session, run, said, stored
+from chat.chatting import (
+    FailingArchive,
+    make_archive,
+    make_config,
+    make_model,
+    make_session,
+    run,
+    said,
+    stored,
+)
 from fakes import FakeClock
 from llm_local.chat.session import ChatSession
 from llm_local.errors import (
@@ -19,7 +28,6 @@ from llm_local.errors import (
     InsufficientMemory,
     InvalidRequest,
     ModelNotFound,
-    StorageError,
 )
 from llm_local.events import ContextTrimmed, Delta, Finish
 from llm_local.messages import Message
@@ -307,9 +315,9 @@ def test_the_model_sees_fifty_turns_and_the_archive_keeps_all(tmp_path):
     assert "50 turns" in notices[50][0]
     prompt = session.prepared.prompt_text
     assert prompt.startswith("<|im_start|>system\nS")
-    assert prompt.count("<|im_start|>user") == 50
-    assert "question 02" not in prompt
-    assert "question 03" in prompt
+    assert prompt.count("<|im_start|>user") == 43
+    assert "question 09" not in prompt
+    assert "question 10" in prompt
     assert session.num_turns == 53
     assert len(archive.messages(session.conversation.id)) == 107
 
@@ -522,24 +530,6 @@ def test_without_an_archive_everything_but_the_stored_works():
     for act in (session.fork, lambda: session.rename("x"), lambda: session.open("abcd")):
         with pytest.raises(InvalidRequest, match="--no-history"):
             act()
-
-
-class FailingArchive:
-    """An archive whose disk can be filled, and is full from the start if so wanted."""
-
-    def __init__(self, archive):
-        self._archive = archive
-        self.full = False
-
-    def __getattr__(self, name):
-        method = getattr(self._archive, name)
-
-        def guarded(*args, **named):
-            if self.full:
-                raise StorageError("The disk is full.")
-            return method(*args, **named)
-
-        return guarded
 
 
 @pytest.mark.parametrize("when", ["from the start", "while it answers", "before the second turn"])

@@ -114,6 +114,7 @@ class History:
             LocalLLMError: it cannot be found or read; the present one stays.
         """
         archive = self.need_archive()
+        self._settle()
         conversation = archive.get(conversation_id)
         entries = [Entry(one.message, one.status, one.facts) for one in archive.messages(conversation.id)]
         self.new()

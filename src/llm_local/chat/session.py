@@ -40,8 +40,8 @@ __all__ = ["ChatSession"]
 
 _SAME_AGAIN: Final = "Nothing is left to chance here, so only another prompt or option changes the answer."
 _LEFT_OUT: Final = (
-    f"From now on the model sees the last {MAX_TURNS} turns; older ones stay in the conversation, but it is not "
-    "given them."
+    f"From now on the model sees the last {MAX_TURNS} turns at most; older ones stay in the conversation, "
+    "but it is not given them."
 )
 _NO_TOOLS: Final = "An answer goes on without tools."
 

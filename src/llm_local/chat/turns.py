@@ -13,6 +13,7 @@ __all__ = ["MAX_TURNS", "Entry", "Seen", "is_unanswered", "last_question", "num_
 
 MAX_TURNS: Final = 50
 """So many turns the model sees at most; the conversation itself may be longer."""
+_AT_ONCE: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ def is_unanswered(entry: Entry) -> bool:
 def seen(entries: Sequence[Entry], max_turns: int = MAX_TURNS) -> Seen:
     """The system prompt and the last turns, without earlier questions that nothing was answered to.
 
-    A turn is a message of the user and all that answers it.
+    A turn is a message of the user and all that answers it. Of too many the oldest go ten at a time: a prompt that
+    begins otherwise at every turn would be read anew at every turn.
     """
     head: list[Message] = []
     turns: list[list[Entry]] = []
@@ -67,8 +69,9 @@ def seen(entries: Sequence[Entry], max_turns: int = MAX_TURNS) -> Seen:
         else:
             head.append(entry.message)
     answered = [turn for turn in turns[:-1] if not _is_open(turn[-1])] + turns[-1:]
-    kept = answered[-max_turns:]
-    left_out = sum(len(turn) for turn in answered[: len(answered) - len(kept)])
+    too_many = max(0, len(answered) - max_turns)
+    num_gone = min(-(-too_many // _AT_ONCE) * _AT_ONCE, len(answered) - 1) if too_many else 0
+    kept, left_out = answered[num_gone:], sum(len(turn) for turn in answered[:num_gone])
     return Seen((*head, *(entry.message for turn in kept for entry in turn)), left_out)
 
 
