@@ -1,6 +1,8 @@
-"""A rich chat in a process of its own, whose model says what a file tells it to: for tests in a pseudo-terminal.
+"""A chat in a process of its own, whose model says what a file tells it to: for tests in a pseudo-terminal.
 
-python tests/rich_chat_program.py SCRIPT [FLAG...]    with SCRIPT a JSON object: replies, delay_s for each token, load_s
+python tests/rich_chat_program.py SCRIPT [FLAG...]
+
+SCRIPT is a JSON object: replies, delay_s for each token, load_s, and plain of true for the plain chat.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ def main(words: list[str]) -> int:
     from llm_local.repl.start import own_stdout
     from llm_local.terminal.chat_signals import ChatSignals
     from llm_local.terminal.fronts import best_front
+    from llm_local.terminal.plain_front import plain_front
     from llm_local.terminal.streams import Messages
     from llm_local.terminal.terminal_modes import TerminalModes
 
@@ -47,7 +50,8 @@ def main(words: list[str]) -> int:
     signals = ChatSignals(messages, modes.restore)
     signals.install()
     args = make_parser("chat-rich.sh", "").parse([*words[1:], "--max-tokens", "100000"])
-    return Launch(best_front, messages, signals, modes, own_stdout(), opener=open_model).run(args)
+    front = plain_front if script.get("plain") else best_front
+    return Launch(front, messages, signals, modes, own_stdout(), opener=open_model).run(args)
 
 
 if __name__ == "__main__":
