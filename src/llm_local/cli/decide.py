@@ -15,7 +15,13 @@ from llm_local.errors import InvalidRequest
 from llm_local.generation.choices import Decision, DecisionOptions, Normalize, check_choices
 from llm_local.messages import Message
 from llm_local.terminal.flags import add_setting_flags, setting_flags
-from llm_local.terminal.piped_input import compose_prompt, decode_argument, decode_input, read_input
+from llm_local.terminal.piped_input import (
+    compose_prompt,
+    decode_argument,
+    decode_input,
+    read_input,
+    read_prompt,
+)
 from llm_local.terminal.process import prepare_process
 from llm_local.terminal.progress import ProgressReporter
 from llm_local.terminal.streams import STDIN, AnswerWriter, Messages
@@ -178,11 +184,10 @@ def _choices(args: argparse.Namespace, messages: Messages) -> tuple[str, ...]:
 
 def _question(args: argparse.Namespace, messages: Messages) -> tuple[str, str]:
     """The question, and a notice about what was piped in, or ""."""
-    argument = None if args.question in (None, "-") else decode_argument(args.question)
-    piped = notice = ""
-    if args.choices != "-" and (args.question == "-" or not os.isatty(STDIN)):
-        piped, notice = decode_input(_read(messages))
-    return compose_prompt(argument, piped, exact=args.raw), notice
+    argument = args.question and decode_argument(args.question)
+    if args.choices == "-":  # the input is taken
+        return compose_prompt(argument, "", exact=args.raw), ""
+    return read_prompt(argument, messages, STDIN, exact=args.raw)
 
 
 def _read(messages: Messages) -> bytes:

@@ -50,6 +50,7 @@ class Verb:
 VERBS: Final[Mapping[str, Verb]] = {
     "bench": Verb("measure how fast this machine runs a model", "bench"),
     "chat": Verb("talk with a model; conversations are kept, and go on", "chat"),
+    "compare": Verb("ask several models or settings the same, and show the answers side by side", "compare"),
     "completion": Verb("print what makes bash, zsh or fish complete llm-local's words", "completion"),
     "config": Verb("show the settings that hold, and where each came from", "settings"),
     "cp": Verb("give a model a second name; nothing is copied", "cp", ("copy",), on_shelf=True),

@@ -90,7 +90,8 @@ def did_you_mean(text: str, known: Iterable[str] = ()) -> str:
     given = [one.name for one in given_names()]
     listed = [name for one in catalog_models() for name in dict.fromkeys((one.name, one.id))]
     spelled = {name.lower(): name for name in (STARTER, *listed, *given, *known)}
-    spelled.pop(text.lower(), None)  # whoever spelled it right means it
+    if text.lower() in spelled:  # whoever spelled it right means it
+        return ""
     near = difflib.get_close_matches(text.lower(), spelled, n=3, cutoff=0.6)
     return f"Did you mean {' or '.join(spelled[name] for name in near)}?" if near else ""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from llm_local.terminal.batch import BatchRun
 from llm_local.terminal.constraint_flags import check_given_constraint
 from llm_local.terminal.exit_codes import BROKEN_PIPE, OK, RUNTIME_FAILURE, error_line, exit_code
 from llm_local.terminal.flags import check_batch_flags, request_options, setting_flags
-from llm_local.terminal.piped_input import compose_prompt, decode_argument, decode_input, read_input
+from llm_local.terminal.piped_input import decode_argument, read_prompt
 from llm_local.terminal.process import prepare_process
 from llm_local.terminal.progress import ProgressReporter
 from llm_local.terminal.report import RunReport, error_object, joined_replies
@@ -133,17 +132,9 @@ class OneShot:
         return config
 
     def _read_prompt(self, args: argparse.Namespace) -> str:
-        argument, piped = args.prompt, ""
-        if argument == "-" or not os.isatty(self._stdin):
-            data = read_input(
-                self._stdin,
-                on_wait=lambda: self._messages.note(
-                    "waiting for stdin to end (if nothing is piped in: </dev/null)"
-                ),
-            )
-            piped, notice = decode_input(data)
-            self._notice(notice)
-        return compose_prompt(None if argument == "-" else argument, piped, exact=args.raw)
+        prompt, notice = read_prompt(args.prompt, self._messages, self._stdin, exact=args.raw)
+        self._notice(notice)
+        return prompt
 
     def _ask(self, args: argparse.Namespace, config: Config, prompt: str) -> int:
         model = self._open_model(config)

@@ -11,8 +11,16 @@ from typing import Final
 from llm_local.errors import InvalidRequest
 from llm_local.terminal.progress import format_bytes
 from llm_local.terminal.sanitize import replace_surrogates
+from llm_local.terminal.streams import Messages
 
-__all__ = ["MAX_INPUT_BYTES", "compose_prompt", "decode_argument", "decode_input", "read_input"]
+__all__ = [
+    "MAX_INPUT_BYTES",
+    "compose_prompt",
+    "decode_argument",
+    "decode_input",
+    "read_input",
+    "read_prompt",
+]
 
 MAX_INPUT_BYTES: Final = 16_000_000
 _CHUNK_BYTES: Final = 1 << 20
@@ -56,6 +64,26 @@ def read_input(
         room -= len(chunk)
         if room < 0:
             raise _too_large(name, limit_bytes, "more")
+
+
+def read_prompt(
+    argument: str | None, messages: Messages, descriptor: int, *, exact: bool = False
+) -> tuple[str, str]:
+    """The prompt of a command line, and a notice about what was piped in, or "".
+
+    What `descriptor` gives comes first; "-" means that alone. A terminal is read only when it was asked for.
+
+    Raises:
+        InvalidRequest: there is no prompt, or too much of it.
+    """
+    piped = notice = ""
+    if argument == "-" or not os.isatty(descriptor):
+        data = read_input(
+            descriptor,
+            on_wait=lambda: messages.note("waiting for stdin to end (if nothing is piped in: </dev/null)"),
+        )
+        piped, notice = decode_input(data)
+    return compose_prompt(None if argument == "-" else argument, piped, exact=exact), notice
 
 
 def decode_input(data: bytes) -> tuple[str, str]:
