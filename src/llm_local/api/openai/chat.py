@@ -24,7 +24,7 @@ from llm_local.api.openai.translate import chat_work, num_choices, wants_usage
 from llm_local.api.streams import DONE, sse
 from llm_local.events import fold
 
-__all__ = ["router"]
+__all__ = ["create_chat_completion", "router"]
 
 router = APIRouter(prefix=PREFIX)
 

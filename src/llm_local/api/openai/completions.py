@@ -29,7 +29,7 @@ from llm_local.api.streams import DONE, sse
 from llm_local.events import Event, Finish, Timings, TokenLogprob, Usage
 from llm_local.service import Service, Work
 
-__all__ = ["router"]
+__all__ = ["create_completion", "router"]
 
 router = APIRouter(prefix=PREFIX)
 

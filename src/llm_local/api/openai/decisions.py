@@ -25,7 +25,7 @@ from llm_local.generation.choices import Decision, DecisionOptions
 from llm_local.messages import Message
 from llm_local.service import Caller, Service
 
-__all__ = ["decision_body", "router"]
+__all__ = ["create_decision", "create_system_one", "decision_body", "router"]
 
 router = APIRouter(prefix=PREFIX)
 

@@ -23,7 +23,7 @@ from llm_local.api.openai.schemas import EmbeddingRequest
 from llm_local.errors import InvalidRequest
 from llm_local.service import EmbeddedTexts
 
-__all__ = ["embedding_list", "inputs_of", "router"]
+__all__ = ["create_embeddings", "embedding_list", "inputs_of", "router"]
 
 router = APIRouter(prefix=PREFIX)
 

@@ -14,7 +14,7 @@ from llm_local.api.openai.conversation import bare_model
 from llm_local.errors import ModelNotFound
 from llm_local.service import KnownModel
 
-__all__ = ["model_card", "router"]
+__all__ = ["list_models", "model_card", "retrieve_model", "router"]
 
 router = APIRouter(prefix=PREFIX)
 

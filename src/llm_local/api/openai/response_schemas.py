@@ -9,7 +9,15 @@ from pydantic import Field
 from llm_local.api.bodies import DialectModel
 from llm_local.api.openai.schemas import ContentPart, NumTokens, SamplingFields
 
-__all__ = ["FlatFormat", "FlatTool", "InputItem", "Reasoning", "ResponsesRequest", "TextOptions"]
+__all__ = [
+    "FlatFormat",
+    "FlatTool",
+    "InputItem",
+    "Reasoning",
+    "ReasoningPart",
+    "ResponsesRequest",
+    "TextOptions",
+]
 
 
 class ReasoningPart(DialectModel):

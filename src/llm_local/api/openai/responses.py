@@ -22,7 +22,7 @@ from llm_local.api.openai.response_input import response_work, wants_logprobs
 from llm_local.api.openai.response_schemas import ResponsesRequest
 from llm_local.api.streams import SseEvent, sse
 
-__all__ = ["router"]
+__all__ = ["create_response", "router"]
 
 router = APIRouter(prefix=PREFIX)
 

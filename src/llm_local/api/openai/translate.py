@@ -93,11 +93,11 @@ def completion_works(request: CompletionRequest, caller: Caller) -> list[Work]:
         Work(caller, prompt=prompt, **asked)
         if isinstance(prompt, str)
         else Work(caller, prompt_ids=tuple(prompt), **asked)
-        for prompt in prompts_of(request)
+        for prompt in _prompts_of(request)
     ]
 
 
-def prompts_of(request: CompletionRequest) -> list[str | list[int]]:
+def _prompts_of(request: CompletionRequest) -> list[str | list[int]]:
     """The prompts, each a text or token ids.
 
     Raises:
