@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from llm_local.store.catalog import catalog_models
-from llm_local.store.library import files_of, list_models, total_bytes
+from llm_local.store.library import StoredModel, files_of, list_models, total_bytes
 from llm_local.terminal.chat_view import ChatView, Choice
 from llm_local.terminal.sizes import format_bytes
 
@@ -21,8 +21,9 @@ def model_choices(current: str) -> list[Choice]:
     refs = set()
     for model in list_models():
         if model.state == "complete":
-            size = format_bytes(total_bytes(files_of(model)))
-            choices.append(Choice(model.name, (model.name, size, "on this machine"), model.name == current))
+            choices.append(
+                Choice(model.name, (model.name, _size(model), "on this machine"), model.name == current)
+            )
             refs.add(model.ref)
     for listed in catalog_models():
         if listed.id not in refs:
@@ -42,3 +43,10 @@ def choose_model(view: ChatView, choices: Sequence[Choice]) -> str | None:
         InvalidRequest: there is no person to ask.
     """
     return view.choose("Which model? (* is the one in use)", COLUMNS, choices)
+
+
+def _size(model: StoredModel) -> str:
+    try:
+        return format_bytes(total_bytes(files_of(model)))
+    except OSError:  # gone since it was listed, or not ours to look at
+        return "?"
