@@ -73,12 +73,13 @@ class Ticket:
 
         That somebody rose by waiting wakes nobody by itself: it shows with the next who comes, leaves or is let in.
         """
-        last: Place | None = None
+        last: tuple[int, int] | None = None
         while self.state == "waiting":
             changed = self._line.changed
             place = self.place
-            if place != last:
-                last = place
+            # the estimate is another one at every look, and that is no news
+            if (place.position, place.total) != last:
+                last = place.position, place.total
                 yield place
             else:
                 await changed.wait()

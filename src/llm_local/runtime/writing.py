@@ -68,7 +68,8 @@ class Writer:
         admissions, replies = [first], list[ServedReply]()
         try:
             # all places before any work: a request is let in as a whole, or not at all
-            admissions += [await self._reception.enter(demand) for _ in range(n - 1)]
+            for _ in range(n - 1):
+                admissions.append(await self._reception.enter(demand))
             lease = await self._reception.lease(demand, first)
             async with self._reception.before(first):
                 digest = self._digest(lease)
