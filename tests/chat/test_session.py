@@ -21,6 +21,8 @@ from chat.chatting import (
 )
 from fakes import FakeClock
 from llm_local.chat.session import ChatSession
+from llm_local.conversations.records import StoredMessage
+from llm_local.conversations.transcript import Transcript
 from llm_local.errors import (
     ContextLengthExceeded,
     ConversationNotFound,
@@ -28,6 +30,7 @@ from llm_local.errors import (
     InsufficientMemory,
     InvalidRequest,
     ModelNotFound,
+    StorageError,
 )
 from llm_local.events import ContextTrimmed, Delta, Finish
 from llm_local.messages import Message
@@ -576,3 +579,34 @@ def test_what_another_program_appends_is_not_lost(tmp_path):
     archive.append(session.conversation.id, Message("user", "from elsewhere"))
     run(session.ask("b"))
     assert [one[1] for one in stored(archive, session)] == ["a", "One.", "from elsewhere", "b", "Two."]
+
+
+def test_what_is_not_stored_is_not_left_unasked(tmp_path):
+    archive = FailingArchive(make_archive(tmp_path))
+    session = make_session("One.", "Two.", "Three.", archive=archive)
+    run(session.ask("a"))
+    first = session.conversation.id
+    archive.full = True
+    run(session.ask("b"))
+    for leave in (session.new, lambda: session.open(first)):
+        session._insists = False
+        with pytest.raises(StorageError, match="not saved"):
+            leave()
+        assert session.num_turns == 2
+    session.load(Transcript(messages=(StoredMessage(0, Message("user", "c")),)))
+    assert said(session) == [("user", "c")]
+    archive.full = False
+    run(session.regenerate())
+    assert session.conversation.id != first
+    assert len(archive.messages(first)) == 2
+
+
+def test_a_fork_of_what_is_stored_in_part_has_all_of_it(tmp_path):
+    archive = FailingArchive(make_archive(tmp_path))
+    session = make_session("One.", "Two.", archive=archive)
+    run(session.ask("a"))
+    archive.full = True
+    run(session.ask("b"))
+    archive.full = False
+    session.fork()
+    assert [one[:2] for one in stored(archive, session)] == said(session)

@@ -10,7 +10,7 @@ from llm_local.chat.saving import Saver
 from llm_local.chat.turns import Entry, last_question, num_turns
 from llm_local.conversations.records import Conversation, StoredMessage
 from llm_local.conversations.transcript import Transcript
-from llm_local.errors import InvalidRequest, LocalLLMError
+from llm_local.errors import InvalidRequest, LocalLLMError, StorageError
 from llm_local.messages import Message
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class History:
         self.archive = archive
         self._saver = Saver(archive, clock)
         self._entries = [Entry(Message("system", system_prompt))] if system_prompt else []
+        self._insists = False
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -74,14 +75,22 @@ class History:
         return question
 
     def new(self) -> None:
-        """Begin another conversation with the same system prompt and options. What is stored stays."""
-        self._settle()
-        self._entries = self._entries[:1] if self.system_prompt is not None else []
-        self._saver.leave()
+        """Begin another conversation with the same system prompt and options. What is stored stays.
+
+        Raises:
+            StorageError: this one is not stored; when it is asked for again, it goes without that.
+        """
+        self._let_go()
+        self._begin_anew()
 
     def load(self, transcript: Transcript) -> tuple[str, ...]:
-        """Begin another conversation with these messages; gives lines that people should see."""
-        self.new()
+        """Begin another conversation with these messages; gives lines that people should see.
+
+        Raises:
+            StorageError: as for `new`.
+        """
+        self._let_go()
+        self._begin_anew()
         self._entries = [Entry(one.message, one.status, one.facts) for one in transcript.messages]
         self._saver.sync(self._entries, self._model_ref)
         notices = self._saver.take_notices()
@@ -111,13 +120,13 @@ class History:
 
         Raises:
             InvalidRequest: nothing is stored here.
-            LocalLLMError: it cannot be found or read; the present one stays.
+            LocalLLMError: it cannot be found or read, or the present one is not stored (as for `new`); that one stays.
         """
         archive = self.need_archive()
-        self._settle()
+        self._let_go()
         conversation = archive.get(conversation_id)
         entries = [Entry(one.message, one.status, one.facts) for one in archive.messages(conversation.id)]
-        self.new()
+        self._begin_anew()
         self._entries = entries
         self._saver.adopt(conversation, entries)
         ref = self._model_ref
@@ -137,7 +146,8 @@ class History:
         if self.conversation is None:
             raise InvalidRequest("There is nothing to fork yet.", param="messages")
         copy = archive.fork(self.conversation.id)
-        self._saver.adopt(copy, self._entries)
+        self._saver.adopt(copy)  # with what is stored, which may be less than there is
+        self._save()
         return copy
 
     def rename(self, title: str) -> None:
@@ -162,6 +172,26 @@ class History:
         rest = self._entries[1:] if self.system_prompt is not None else self._entries
         self._entries = ([Entry(Message("system", text))] if text else []) + rest
         return self._save()
+
+    def _let_go(self) -> None:
+        """Another conversation takes the place of this one, so this is the last time to store it."""
+        self._settle()
+        if self.archive is None or not self.num_turns:
+            return
+        self._saver.sync(self._entries, self._model_ref)
+        if self._saver.is_stored or self._insists:
+            self._insists = False
+            return
+        self._insists = True  # if it is asked for again
+        raise StorageError(
+            "This conversation is not saved, and trying it again failed.",
+            "Write it to a file with /save FILE, or repeat the command to go on without it.",
+        )
+
+    def _begin_anew(self) -> None:
+        """Forget all but the system prompt."""
+        self._entries = self._entries[:1] if self.system_prompt is not None else []
+        self._saver.leave()
 
     def _settle(self) -> None:
         """End what is still coming, before the messages change."""

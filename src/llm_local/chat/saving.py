@@ -54,9 +54,11 @@ class Saver:
         """The next message begins another conversation."""
         self.conversation, self._stored, self._draft = None, [], None
 
-    def adopt(self, conversation: Conversation, entries: Sequence[Entry]) -> None:
-        """Go on with one that is in the archive."""
-        self.conversation, self._stored, self._draft = conversation, list(entries), None
+    def adopt(self, conversation: Conversation, entries: Sequence[Entry] | None = None) -> None:
+        """Go on with one that is in the archive, and has these entries, or those that are stored of this one."""
+        self.conversation, self._draft = conversation, None
+        if entries is not None:
+            self._stored = list(entries)
 
     def sync(self, entries: Sequence[Entry], model: str) -> None:
         """Make the archive hold exactly `entries`."""

@@ -196,13 +196,6 @@ class ChatSession(History):
         self.comparison = Comparison(asked, made)
         return self.comparison
 
-    def new(self) -> None:
-        """Begin another conversation with the same system prompt and options. What is stored stays."""
-        super().new()
-        self.attachments.clear()
-        self._told.clear()
-        self._context_used = None
-
     def set_tools(self, names: Collection[str]) -> None:
         """Let the model call these tools, and no others.
 
@@ -279,6 +272,12 @@ class ChatSession(History):
         new = tuple(notice for notice in notices if notice not in self._told)
         self._told.update(new)
         return new
+
+    def _begin_anew(self) -> None:
+        super()._begin_anew()
+        self.attachments.clear()
+        self._told.clear()
+        self._context_used = None
 
     def _settle(self) -> None:
         if self._reply is not None:
