@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+from llm_local.events import Completion, Timings, Usage
 from llm_local.specs import ModelInfo
 from llm_local.terminal.chat_view import ChatStatus
 from llm_local.terminal.rich_screen import RichScreen
+from llm_local.terminal.rich_view import RichView
 from llm_local.terminal.streams import AnswerWriter
 from terminal.emulator import Emulator
 from terminal.fake_streams import FakeRaw
@@ -57,3 +61,32 @@ def make_status(**changes) -> ChatStatus:
         has_chat_template=True,
     )
     return ChatStatus(info, "batched", 1.25, **changes)
+
+
+class FakeInput:
+    """Says what it was told to say; None is Ctrl-C."""
+
+    keys_line = "Alt+Enter sends"
+
+    def __init__(self, *said: str | None) -> None:
+        self.said = list(said)
+
+    def ask(self, question: str) -> str:
+        said = self.said.pop(0)
+        if said is None:
+            raise KeyboardInterrupt
+        return said
+
+    def choose(self, title, columns, choices):
+        return self.ask(title)
+
+
+def make_view(*said, show_thinking=False, columns=60, lines=12):
+    screen, emulator, modes = make_screen(columns, lines)
+    view = RichView(screen, FakeInput(*said), show_thinking=show_thinking)
+    return SimpleNamespace(view=view, emulator=emulator, modes=modes, rows=emulator.rows)
+
+
+def completion(reason="stop", text="text", reasoning=""):
+    usage, timings = Usage(20, 5, 11), Timings(prefill_s=0.5, decode_s=2.0, first_token_s=0.6)
+    return Completion(text, reasoning, (), (), (), reason, usage, timings)

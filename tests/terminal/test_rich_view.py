@@ -3,46 +3,15 @@
 from __future__ import annotations
 
 import time
-from types import SimpleNamespace
 
 import pytest
 
-from llm_local.events import Completion, Delta, Finish, Progress, Timings, ToolResult, ToolStarted, Usage
+from llm_local.events import Delta, Finish, Progress, Timings, ToolResult, ToolStarted, Usage
 from llm_local.messages import ToolCall
-from llm_local.terminal.rich_view import RichView
-from terminal.rich_parts import make_screen, make_status
+from terminal.rich_parts import completion, make_status, make_view
 
 EVIL = "x\x1b]52;c;AAAA\x07\x1b[2J\x9b\u202e\r"
 SHOWN = "x\\x1b]52;c;AAAA\\x07\\x1b[2J\\x9b\\u202e"
-
-
-class FakeInput:
-    """Says what it was told to say; None is Ctrl-C."""
-
-    keys_line = "Alt+Enter sends"
-
-    def __init__(self, *said: str | None) -> None:
-        self.said = list(said)
-
-    def ask(self, question: str) -> str:
-        said = self.said.pop(0)
-        if said is None:
-            raise KeyboardInterrupt
-        return said
-
-    def choose(self, title, columns, choices):
-        return self.ask(title)
-
-
-def make_view(*said, show_thinking=False, columns=60, lines=12):
-    screen, emulator, modes = make_screen(columns, lines)
-    view = RichView(screen, FakeInput(*said), show_thinking=show_thinking)
-    return SimpleNamespace(view=view, emulator=emulator, modes=modes, rows=emulator.rows)
-
-
-def completion(reason="stop", text="text", reasoning=""):
-    usage, timings = Usage(20, 5, 11), Timings(prefill_s=0.5, decode_s=2.0, first_token_s=0.6)
-    return Completion(text, reasoning, (), (), (), reason, usage, timings)
 
 
 def answer(one, *events, reason="stop", verbose=False):

@@ -100,10 +100,12 @@ class Drawing:
 
     def _compare(self, comparison: Comparison) -> None:
         view = self._front.view
+        is_beside = view.begin_beside([one.label for one in comparison.contestants])
         with self._signals.working(comparison.cancel):
             for event in comparison:
                 if isinstance(event, Begun):
-                    view.notice(f"{event.index} of {event.total}: {event.label}")
+                    if not is_beside:
+                        view.notice(f"{event.index} of {event.total}: {event.label}")
                     view.begin_reply()
                 elif isinstance(event, CompareEnded):
                     view.end_reply(event.row.completion)
@@ -111,6 +113,8 @@ class Drawing:
                         view.notice(event.row.error)
                 else:
                     view.show(event)
+        if is_beside:
+            view.end_beside()
 
     def _fail(self, error: Exception) -> None:
         self.failure = error

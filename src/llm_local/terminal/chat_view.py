@@ -121,6 +121,15 @@ class ChatView(Protocol):
         `verbose` asks for the statistics: tokens per second, prompt tokens and how many of them were cached, times.
         """
 
+    def begin_beside(self, titles: Sequence[str]) -> bool:
+        """Several answers to one question follow, and are to be drawn side by side by `end_beside`, which always comes.
+
+        False where there is no room for that: then they are drawn one after the other, and `end_beside` is not called.
+        """
+
+    def end_beside(self) -> None:
+        """The last of the answers that `begin_beside` announced is over."""
+
     def notice(self, text: str) -> None:
         """One line that people should see, and programs need not."""
 

@@ -123,6 +123,13 @@ class PlainView:
         if self._on_terminal:
             self._answer.write("\n")
 
+    def begin_beside(self, titles: Sequence[str]) -> bool:
+        """No: lines are written as they come."""
+        return False
+
+    def end_beside(self) -> None:
+        """Nothing."""
+
     def notice(self, text: str) -> None:
         """One line on stderr."""
         self.suspend()

@@ -33,6 +33,7 @@ from llm_local.terminal.busy_rows import BusyRows
 from llm_local.terminal.chat_view import ChatStatus, Choice
 from llm_local.terminal.exit_codes import error_line
 from llm_local.terminal.reply_notes import end_note, statistics_line, trimmed_line
+from llm_local.terminal.rich_beside import LEAST_COLUMN_WIDTH, AnswersBeside
 from llm_local.terminal.rich_input import RichInput
 from llm_local.terminal.rich_reply import RichReply
 from llm_local.terminal.rich_screen import RichScreen
@@ -61,6 +62,7 @@ class RichView:
         self._show_thinking = show_thinking
         self._busy = BusyRows()
         self._reply = RichReply(screen, show_thinking=show_thinking)
+        self._beside: AnswersBeside | None = None
 
     def welcome(self, status: ChatStatus) -> None:
         """Who answers, and the keys."""
@@ -97,11 +99,20 @@ class RichView:
     def begin_reply(self) -> None:
         """Get ready for an answer, with a row between it and the question."""
         self._reply = RichReply(self._screen, show_thinking=self._show_thinking)
-        self._screen.put([""])
+        if self._beside is not None:
+            self._screen.busy(self._beside.state)
+        else:
+            self._screen.put([""])
 
     def show(self, event: Event | ToolEvent) -> None:
         """Draw what came."""
-        if isinstance(event, Delta):
+        if self._beside is not None:
+            if isinstance(event, Delta):
+                self._beside.count(len(event.token_ids))
+            elif isinstance(event, ContextTrimmed):
+                self.notice(trimmed_line(event))
+            self._screen.busy(self._beside.state)
+        elif isinstance(event, Delta):
             self._reply.show(event)
         elif isinstance(event, Progress):
             self.progress(event)
@@ -123,6 +134,9 @@ class RichView:
     def end_reply(self, completion: Completion | None, *, verbose: bool = False) -> None:
         """What there is to say of an answer, below it."""
         self.suspend()
+        if self._beside is not None:
+            self._beside.add(completion)
+            return
         if completion is not None:
             note = end_note(completion)
             if note:
@@ -130,6 +144,21 @@ class RichView:
             if verbose:
                 self._screen.say(Text(statistics_line(completion), _DIM))
         self._screen.put([""])
+
+    def begin_beside(self, titles: Sequence[str]) -> bool:
+        """Collect the answers, where the terminal is wide enough for them."""
+        if self._screen.width < LEAST_COLUMN_WIDTH * len(titles):
+            return False
+        self.suspend()
+        self._beside = AnswersBeside(titles)
+        return True
+
+    def end_beside(self) -> None:
+        """Draw what was collected."""
+        self.suspend()
+        beside, self._beside = self._beside, None
+        if beside is not None:
+            self._screen.put(["", *beside.rows(self._screen.maker, self._screen.width), ""])
 
     def notice(self, text: str) -> None:
         """One line."""
