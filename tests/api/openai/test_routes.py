@@ -184,6 +184,14 @@ def test_many_prompts_are_begun_a_few_at_a_time(client: Client, service: FakeSer
     assert len(service.replies) == 40 and all(reply.closed for reply in service.replies)
 
 
+def test_what_people_should_know_is_in_the_answer_once(client: Client, service: FakeService) -> None:
+    assert chat(client).json()["warnings"] == ["a notice"]
+    streamed = chat(client, stream=True).body.decode()
+    assert streamed.count("a notice") == 1 and '"warnings"' in streamed.split("\n\n")[0]
+    for path in ("/v1/responses", "/v1/completions"):
+        assert client.ask("POST", path, BODIES[path]).json()["warnings"] == ["a notice"]
+
+
 def test_models_have_a_price_and_a_window(client: Client) -> None:
     [card] = client.ask("GET", "/v1/models").json()["data"]
     assert card == {

@@ -18,7 +18,7 @@ from llm_local.api.openai.answers import Head, Tally
 from llm_local.api.openai.chat_answers import ChatChunks, chat_choice, usage_chunk
 from llm_local.api.openai.choices import Choice, Chunks, begin_choices, events_of, read_all
 from llm_local.api.openai.errors import in_openai_words
-from llm_local.api.openai.headers import reply_headers
+from llm_local.api.openai.headers import reply_headers, warnings_of
 from llm_local.api.openai.schemas import ChatRequest
 from llm_local.api.openai.translate import chat_work, num_choices, wants_usage
 from llm_local.api.streams import DONE, sse
@@ -63,7 +63,10 @@ async def _answer(request: Request, body: ChatRequest) -> Response:
             tally.feed(event)
         token_bytes = choice.reply.token_bytes if body.logprobs else None
         shown.append(chat_choice(choice.index, fold(events), token_bytes))
-    return json_response(head.body(choices=shown, usage=tally.usage), headers=reply_headers(body, choices))
+    return json_response(
+        head.body(choices=shown, usage=tally.usage, **warnings_of(choices)),
+        headers=reply_headers(body, choices),
+    )
 
 
 async def _chunks(body: ChatRequest, choices: Sequence[Choice]) -> AsyncGenerator[Any]:
@@ -76,8 +79,10 @@ async def _chunks(body: ChatRequest, choices: Sequence[Choice]) -> AsyncGenerato
         for choice in choices
     ]
     tally = Tally()
+    told = warnings_of(choices)
     for writer in writers:
-        yield writer.begin()
+        yield writer.begin() | told
+        told = {}
     async with aclosing(events_of(choices)) as events:
         async for choice, event in events:
             tally.feed(event)

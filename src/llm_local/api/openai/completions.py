@@ -21,7 +21,7 @@ from llm_local.api.openai.chat_answers import usage_chunk
 from llm_local.api.openai.choices import Choice, Chunks, all_of, begin_choices, close_all, events_of, read_all
 from llm_local.api.openai.completion_answers import CompletionChunks, Echo, whole_choice
 from llm_local.api.openai.errors import in_openai_words
-from llm_local.api.openai.headers import reply_headers
+from llm_local.api.openai.headers import reply_headers, warnings_of
 from llm_local.api.openai.schemas import CompletionRequest
 from llm_local.api.openai.token_logprobs import CompletionLogprobs
 from llm_local.api.openai.translate import completion_works, num_choices, wants_usage
@@ -130,8 +130,9 @@ async def _answer(request: Request, body: CompletionRequest) -> Response:
                 tally.feed(event, prompt)
                 chunks += writer.feed(event)
             shown.append(whole_choice(chunks))
-    headers = reply_headers(body, [choice for begun, _ in found for choice in begun.choices])
-    return json_response(head.body(choices=shown, usage=tally.usage), headers=headers)
+    choices = [choice for begun, _ in found for choice in begun.choices]
+    answer = head.body(choices=shown, usage=tally.usage, **warnings_of(choices))
+    return json_response(answer, headers=reply_headers(body, choices))
 
 
 def _end(choice: Choice) -> Finish:

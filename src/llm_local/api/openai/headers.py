@@ -1,4 +1,4 @@
-"""Response headers that say what the body has no place for."""
+"""What an answer says beside itself: headers, and warnings in the body."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from llm_local.api.bodies import IGNORED_HEADER, DialectModel, ignored_names
 from llm_local.api.openai.choices import Choice
 
-__all__ = ["SEED_HEADER", "ignored_header", "reply_headers"]
+__all__ = ["warnings_of", "SEED_HEADER", "ignored_header", "reply_headers"]
 
 TRIMMED_HEADER: Final = "x-llm-local-context-trimmed"
 """How much of a conversation was left out, where the client asked for that."""
@@ -25,6 +25,12 @@ def ignored_header(body: DialectModel, *without_effect: str) -> dict[str, str]:
     """The header that names the fields without effect; none where there are none."""
     names = ignored_names(body, *without_effect)
     return {IGNORED_HEADER: ", ".join(names)} if names else {}
+
+
+def warnings_of(choices: Sequence[Choice]) -> dict[str, list[str]]:
+    """The field `warnings`, where people should know something: that the model has no chat template, and such."""
+    notices = dict.fromkeys(notice for choice in choices for notice in choice.reply.notices if notice)
+    return {"warnings": list(notices)} if notices else {}
 
 
 def reply_headers(body: DialectModel, choices: Sequence[Choice], *without_effect: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from llm_local.api.errors import Failure, json_response
 from llm_local.api.openai import PREFIX
 from llm_local.api.openai.choices import Choice, Chunks, begin_choices, events_of, read_all
 from llm_local.api.openai.errors import in_openai_words
-from llm_local.api.openai.headers import reply_headers
+from llm_local.api.openai.headers import reply_headers, warnings_of
 from llm_local.api.openai.response_answers import ResponseEvents, response_body
 from llm_local.api.openai.response_input import response_work, wants_logprobs
 from llm_local.api.openai.response_schemas import ResponsesRequest
@@ -80,7 +80,7 @@ async def _chunks(choice: Choice, events: ResponseEvents) -> AsyncGenerator[Any]
 
 def _events_of(body: ResponsesRequest, choice: Choice) -> ResponseEvents:
     token_bytes = choice.reply.token_bytes if wants_logprobs(body) else None
-    return ResponseEvents(response_body(body, choice.reply.options), token_bytes)
+    return ResponseEvents(response_body(body, choice.reply.options) | warnings_of([choice]), token_bytes)
 
 
 def _shown(event: dict[str, Any]) -> SseEvent:
