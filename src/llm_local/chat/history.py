@@ -217,6 +217,8 @@ class History:
         """The archive. Raises InvalidRequest where nothing is stored."""
         if self.archive is None:
             raise InvalidRequest(
-                "Nothing is stored in this chat.", "Start it without --no-history.", param="archive"
+                "Nothing is stored in this chat.",
+                "It was started with --no-history, or the archive cannot be opened.",
+                param="archive",
             )
         return self.archive
