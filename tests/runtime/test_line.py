@@ -186,6 +186,31 @@ async def test_watchers_see_every_place_once() -> None:
 
 
 @in_a_loop
+async def test_a_watcher_sleeps_while_only_the_estimate_moves() -> None:
+    line = Line(LineLimits(1, 8), clock=FakeClock(tick=0.5))
+    for _ in range(2):
+        line.enter("me").leave()
+    running, waiting = line.enter("me"), line.enter("me")
+    seen: list[Place] = []
+
+    async def watch() -> None:
+        async for place in waiting.places():
+            seen.append(place)
+            assert len(seen) < 10
+
+    watcher = asyncio.create_task(watch())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(seen) == 1
+    first, later = waiting.place.eta_s, waiting.place.eta_s
+    assert first is not None and later is not None and first < later, "it moves with the clock"
+    line.enter("me")
+    running.leave()
+    await asyncio.wait_for(watcher, 5)
+    assert len(seen) <= 2
+
+
+@in_a_loop
 async def test_a_watcher_who_goes_away_harms_nobody() -> None:
     line, _ = line_of(max_concurrent=1)
     running, waiting = line.enter("me"), line.enter("me")
