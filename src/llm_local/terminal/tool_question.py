@@ -106,6 +106,8 @@ class ToolQuestion:
             line += piece
             if not piece or b"\n" in piece:
                 break
+        if self._stopped():
+            os.write(descriptor, b"\n")  # what is shown next stands on a line of its own
         return line.decode("utf-8", "replace") if line.endswith(b"\n") else ""
 
 
