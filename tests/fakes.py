@@ -174,8 +174,8 @@ class EchoEngine(ScriptedEngine):
 class FakeOpener:
     """Opens models that are not there: `EchoEngine`s of `sizes` bytes by name, on a machine with `total_bytes`.
 
-    `loads` (begun), `opened` and `closes` are the names in order. `errors` fail the next load of a name, once each; `gate`,
-    where it is set, is waited for in each load; `engines` are the newest ones by name, `make_engine` makes them.
+    `loads` (begun), `opened` and `closes` are the names in order. `errors` fail the next load of a name, once each;
+    `gate` is waited for in each load, where it is set. `engines` are the newest by name; `make_engine` makes them.
     """
 
     def __init__(self, sizes: Mapping[str, int] | None = None, total_bytes: int = 1000) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -114,3 +115,24 @@ def test_several_templates_are_kept_by_name() -> None:
 def test_cleaning_up_spaces_is_refused_rather_than_ignored() -> None:
     with pytest.raises(ValueError, match="never cleaned up"):
         reread(byte_level()).decode([1, 2], clean_up_tokenization_spaces=True)
+
+
+def test_threads_that_want_special_tokens_as_such_and_split_do_not_disturb_each_other() -> None:
+    saved = reread(FAST["byte-level BPE"]())
+    special = next(str(token) for token in saved.added_tokens_decoder.values() if token.special)
+    text = f"a {special} b " * 200
+    expected = {split: saved(text, split_special_tokens=split).input_ids for split in (False, True)}
+    assert expected[False] != expected[True]
+    wrong: list[bool] = []
+
+    def ask(split: bool) -> None:
+        wrong.extend(
+            split for _ in range(30) if saved(text, split_special_tokens=split).input_ids != expected[split]
+        )
+
+    threads = [threading.Thread(target=ask, args=(number % 2 == 0,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

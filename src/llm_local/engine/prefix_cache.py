@@ -67,8 +67,8 @@ class PrefixCache:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes held now; they count in the engine's budget too."""
-        return sum(entry.state.num_bytes for entry in self._entries)
+        """Bytes held now; they count in the engine's budget too. May be asked from any thread."""
+        return sum(entry.state.num_bytes for entry in tuple(self._entries))
 
     def find(self, owner: str | None, token_ids: Sequence[int]) -> tuple[SequenceKV, int] | None:
         """The memory that begins with most of `token_ids`, and how many of them it has; None when too few."""

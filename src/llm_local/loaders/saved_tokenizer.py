@@ -7,6 +7,7 @@ here. A tokenizer whose class does more than that is not kept.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -44,7 +45,7 @@ class _Encoded:
 
 
 class SavedTokenizer:
-    """The part of a transformers tokenizer that text needs, over the same Rust tokenizer."""
+    """The part of a transformers tokenizer that text needs, over the same Rust tokenizer. Threads may share it."""
 
     def __init__(self, state: Mapping[str, Any]) -> None:
         self.backend_tokenizer = Tokenizer.from_str(state["backend"])
@@ -55,15 +56,17 @@ class SavedTokenizer:
         self.special_tokens_map: dict[str, str] = state["special_tokens_map"]
         self.eos_token_id: int | None = state["eos_token_id"]
         self._split_special_tokens: bool = state["split_special_tokens"]
+        self.backend_tokenizer.encode_special_tokens = self._split_special_tokens
+        self._other: Tokenizer | None = None
+        self._making_other = threading.Lock()
 
     def __call__(
         self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool | None = None
     ) -> _Encoded:
         """Token ids of a text. `split_special_tokens`: a special token in it is the characters it is made of."""
-        split = self._split_special_tokens if split_special_tokens is None else split_special_tokens
-        if self.backend_tokenizer.encode_special_tokens != split:
-            self.backend_tokenizer.encode_special_tokens = split
-        return _Encoded(self.backend_tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+        usual = split_special_tokens is None or split_special_tokens == self._split_special_tokens
+        backend = self.backend_tokenizer if usual else self._other_backend()
+        return _Encoded(backend.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def decode(
         self,
@@ -86,6 +89,14 @@ class SavedTokenizer:
         """All tokens and their ids, added ones too."""
         vocab: dict[str, int] = self.backend_tokenizer.get_vocab(with_added_tokens=True)
         return vocab
+
+    def _other_backend(self) -> Tokenizer:
+        """One that treats special tokens the other way: the switch is the Rust tokenizer's, which threads share."""
+        with self._making_other:
+            if self._other is None:
+                self._other = Tokenizer.from_str(self.backend_tokenizer.to_str())
+                self._other.encode_special_tokens = not self._split_special_tokens
+            return self._other
 
     @property
     def added_tokens_decoder(self) -> dict[int, AddedToken]:

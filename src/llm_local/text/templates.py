@@ -84,6 +84,7 @@ class ChatTemplate:
             )
             for character in sorted(set("".join(special | control | written)))
         }
+        self._ids("")  # and back, before there are other threads
 
     @property
     def source(self) -> str:
