@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -173,6 +175,34 @@ def test_where_one_cannot_begin_none_goes_on() -> None:
     with pytest.raises(InvalidRequest):
         asyncio.run(begin_choices(cast(Service, service), works))
     assert [reply.closed for reply in service.begun] == [True, True]
+
+
+class Thoughtless(FakeService):
+    """Has no switch for reasoning; `thinking` says whether its model reasons."""
+
+    def __init__(self, thinking: str) -> None:
+        super().__init__()
+        self.thinking = thinking
+
+    async def begin(self, work: Work) -> Any:
+        if "think" in work.changes:
+            raise InvalidRequest("There is no switch.", param="think")
+        return await super().begin(work)
+
+    async def show(self, model: str | None) -> Any:
+        return SimpleNamespace(card=SimpleNamespace(capabilities=SimpleNamespace(thinking=self.thinking)))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_model_that_never_reasons_needs_no_switch_for_it(n: int) -> None:
+    work = Work(Caller("me"), prompt="x", changes={"think": "off", "seed": 1})
+    found = asyncio.run(begin_choices(cast(Service, Thoughtless("")), [work], n))
+    assert [choice.never_reasons for choice in found] == [True] * n
+    with pytest.raises(InvalidRequest):
+        asyncio.run(begin_choices(cast(Service, Thoughtless("always or by itself")), [work], n))
+    louder = dataclasses.replace(work, changes={"think": "low"})
+    with pytest.raises(InvalidRequest):
+        asyncio.run(begin_choices(cast(Service, Thoughtless("")), [louder], n))
 
 
 async def relayed(found: Sequence[Choice]) -> AsyncGenerator[Any]:

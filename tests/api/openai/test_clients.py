@@ -291,6 +291,16 @@ def test_errors_are_openais(client: OpenAI) -> None:
     assert picture.value.param == "messages[0].content[0]"
 
 
+def test_a_model_that_never_reasons_may_be_told_not_to(client: OpenAI) -> None:
+    raw = client.chat.completions.with_raw_response.create(
+        model=MODEL,
+        messages=HELLO,
+        max_tokens=2,
+        extra_body={"chat_template_kwargs": {"enable_thinking": False}},
+    )
+    assert raw.headers["x-llm-local-ignored"] == "chat_template_kwargs"
+
+
 def test_many_streams_at_once_do_not_mix(live_server: LiveServer) -> None:
     async def answer(client: AsyncOpenAI, seed: int) -> str:
         asked: Any = {"model": MODEL, "messages": HELLO, "seed": seed, "temperature": 2.0, "max_tokens": 12}

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from llm_local.errors import EngineError, LocalLLMError
+from llm_local.errors import EngineError, InvalidRequest, LocalLLMError
 from llm_local.events import Delta, Event, Finish, ToolCallEvent
 from llm_local.service import ServedReply, Service, Work
 
@@ -22,12 +22,16 @@ _WAITING: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of the answers. `prompt` is the number of its prompt; `one_call` ends it after a tool call."""
+    """One of the answers. `prompt` is the number of its prompt; `one_call` ends it after a tool call.
+
+    `never_reasons`: it was asked not to reason, and is of a model that does not anyway.
+    """
 
     index: int
     prompt: int
     reply: ServedReply
     one_call: bool = False
+    never_reasons: bool = False
 
 
 async def begin_choices(
@@ -41,9 +45,10 @@ async def begin_choices(
     choices: list[Choice] = []
     try:
         for prompt, work in enumerate(works):
-            replies = [await service.begin(work)] if n == 1 else await service.begin_many(work, n)
+            replies, never_reasons = await _begin(service, work, n)
             choices += [
-                Choice(prompt * n + place, prompt, reply, one_call) for place, reply in enumerate(replies)
+                Choice(prompt * n + place, prompt, reply, one_call, never_reasons)
+                for place, reply in enumerate(replies)
             ]
     except BaseException:
         await close_all(choices)
@@ -123,6 +128,28 @@ class Chunks:
             await self._chunks.aclose()
         finally:
             await close_all(self._choices)
+
+
+async def _begin(service: Service, work: Work, n: int) -> tuple[Sequence[ServedReply], bool]:
+    """The replies, and whether a switch for reasoning had nothing to switch off.
+
+    Many clients send that switch to every model. It is refused where it is needed and missing, but not where the model
+    never reasons.
+    """
+    try:
+        return ([await service.begin(work)] if n == 1 else await service.begin_many(work, n)), False
+    except InvalidRequest as error:
+        if error.param != "think" or work.changes.get("think") != "off" or await _reasons(service, work):
+            raise
+    changes = {name: value for name, value in work.changes.items() if name != "think"}
+    replies, _ = await _begin(service, dataclasses.replace(work, changes=changes), n)
+    return replies, True
+
+
+async def _reasons(service: Service, work: Work) -> bool:
+    """Whether a model may reason; nobody knows where its files do not tell."""
+    card = (await service.show(work.model)).card
+    return card is None or bool(card.capabilities.thinking)
 
 
 async def _events(choice: Choice) -> AsyncGenerator[Event]:

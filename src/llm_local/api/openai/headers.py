@@ -8,7 +8,7 @@ from typing import Final
 from llm_local.api.bodies import IGNORED_HEADER, DialectModel, ignored_names
 from llm_local.api.openai.choices import Choice
 
-__all__ = ["warnings_of", "SEED_HEADER", "ignored_header", "reply_headers"]
+__all__ = ["SEED_HEADER", "TRIMMED_HEADER", "ignored_header", "reply_headers", "warnings_of"]
 
 TRIMMED_HEADER: Final = "x-llm-local-context-trimmed"
 """How much of a conversation was left out, where the client asked for that."""
@@ -18,6 +18,7 @@ SEED_HEADER: Final = "x-llm-local-seed"
 Left out where there are very many.
 """
 
+_REASONING: Final = ("reasoning_effort", "reasoning", "chat_template_kwargs")
 MAX_SEEDS: Final = 128  # clients bound the size of headers
 
 
@@ -35,6 +36,8 @@ def warnings_of(choices: Sequence[Choice]) -> dict[str, list[str]]:
 
 def reply_headers(body: DialectModel, choices: Sequence[Choice], *without_effect: str) -> dict[str, str]:
     """The headers of an answer; `without_effect` are fields that were given in vain."""
+    if any(choice.never_reasons for choice in choices):
+        without_effect += _REASONING
     headers = ignored_header(body, *without_effect)
     seeds = [choice.reply.options.seed for choice in choices]
     if len(seeds) <= MAX_SEEDS and any(seed is not None for seed in seeds):
