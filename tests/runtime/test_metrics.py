@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from llm_local.events import Timings, Usage
@@ -116,3 +119,12 @@ def test_two_services_count_apart() -> None:
     assert ("model_load_seconds_count", "tiny") in samples(one)
     assert ("model_load_seconds_count", "tiny") not in samples(other)
     assert METRICS_TYPE.startswith("text/plain")
+
+
+def test_every_metric_is_on_its_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text("utf-8")
+    metrics = Metrics(lambda: ServiceGauges((ModelGauges("tiny", 0, 0, 1),)))
+    names = re.findall(r"^# TYPE llm_local_(\w+) (?:counter|histogram|gauge)$", metrics.text(), re.MULTILINE)
+    names = [name for name in names if not name.endswith("_created")]
+    assert len(names) >= 25
+    assert [name for name in names if f"`{name}`" not in page] == []

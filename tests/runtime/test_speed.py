@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,3 +88,12 @@ def test_the_object_is_all_of_it() -> None:
     found = speed_breakdown(Usage(10, 0, 5), Timings(0.1, 0.2, 0.3, 0.4), 1.5).to_object()
     assert found["other_s"] == 0.5
     assert list(found)[-1] == "sentence"
+
+
+def test_the_examples_of_the_page_are_real() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text("utf-8")
+    (parameters,) = (mark for mark in test_the_sentence_names_what_took_the_time.pytestmark)
+    sentences = [sentence for *_, sentence in parameters.args[1]]
+    told = [line.split(" | ")[1].removesuffix(" |") for line in page.splitlines() if line.startswith("| a ")]
+    assert len(told) == 5
+    assert set(told) <= set(sentences)
