@@ -128,6 +128,13 @@ def test_a_table_without_room_is_told_line_by_line():
     assert one.rows()[-1] == "Empty (none)"
 
 
+def test_the_longest_column_gets_what_the_others_can_spare():
+    one = make_view(columns=60, lines=30)
+    one.view.table("", ["a", "b"], [["word " * 4, "word " * 30]])
+    assert one.rows()[0] == f"╭{'─' * 21}┬{'─' * 36}╮"
+    assert sum(row.count("word") for row in one.rows()) == 34
+
+
 def test_questions_and_choices():
     one = make_view("y", "Yes", "", "n", None, "b", None)
     assert [one.view.ask("Sure?") for _ in range(5)] == [True, True, False, False, False]

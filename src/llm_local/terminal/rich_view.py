@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from rich import box
+from rich.cells import cell_len
 from rich.panel import Panel
 from rich.style import Style
 from rich.table import Table
@@ -180,18 +181,7 @@ class RichView:
         elif len(columns) * (_MIN_COLUMN_WIDTH + 3) + 1 > self._screen.width:
             self._stacked(heading, columns, rows)
         else:
-            table = Table(
-                box=box.ROUNDED, border_style=_FRAME, title=Text(heading, _TITLE) if heading else None
-            )
-            table.title_justify = "left"
-            table.show_header = any(columns)
-            for column in columns:
-                table.add_column(
-                    Text(sanitize_line(column)), overflow="fold", min_width=min(6, _MIN_COLUMN_WIDTH)
-                )
-            for row in rows:
-                table.add_row(*(Text(sanitize_line(cell)) for cell in row))
-            self._screen.draw(table)
+            self._screen.draw(_framed(heading, columns, rows, self._screen.width))
 
     def markdown(self, text: str) -> None:
         """A text in Markdown, as an answer looks."""
@@ -253,3 +243,21 @@ class RichView:
             for column, cell in zip(columns, row, strict=False):
                 lead = f"{sanitize_line(column)}: " if column else ""
                 self._screen.say(Text.assemble((lead, _TITLE), sanitize_line(cell)))
+
+
+def _framed(heading: str, columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
+    """The table in a frame. Where it is too wide, the column with the longest cell gets what the others can spare."""
+    longest = [
+        max(cell_len(sanitize_line(row[at])) for row in (columns, *rows)) for at in range(len(columns))
+    ]
+    is_tight = sum(longest) + 3 * len(columns) + 1 > width
+    table = Table(box=box.ROUNDED, border_style=_FRAME, title=Text(heading, _TITLE) if heading else None)
+    table.title_justify = "left"
+    table.show_header = any(columns)
+    for at, column in enumerate(columns):
+        spares = is_tight and at != longest.index(max(longest))
+        max_width = max(_MIN_COLUMN_WIDTH, width // (len(columns) + 1)) if spares else None
+        table.add_column(Text(sanitize_line(column)), overflow="fold", min_width=6, max_width=max_width)
+    for row in rows:
+        table.add_row(*(Text(sanitize_line(cell)) for cell in row))
+    return table
