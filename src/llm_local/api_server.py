@@ -31,6 +31,7 @@ from llm_local.api.legacy import routes as legacy
 from llm_local.api.lifecycle import Lifecycle
 from llm_local.api.native import routes as native
 from llm_local.api.observe import ACCESS_LOG, Answered, Failures, Observed, watch_loop
+from llm_local.api.ollama import routes as ollama
 from llm_local.api.openai import routes as openai
 from llm_local.api.openapi import describe_api, pages
 from llm_local.api.presence import Presence
@@ -102,8 +103,18 @@ def make_app(
 
 
 # One line for each dialect. `admit` stands before all of them, and before nothing but these stands nothing.
-_ROUTERS: Final[tuple[APIRouter, ...]] = (native.router, legacy.router, queue.router, openai.router)
-_ENVELOPES: Final[Mapping[str, Envelope]] = {legacy.PREFIX: legacy.envelope, openai.PREFIX: openai.envelope}
+_ROUTERS: Final[tuple[APIRouter, ...]] = (
+    native.router,
+    legacy.router,
+    queue.router,
+    openai.router,
+    ollama.router,
+)
+_ENVELOPES: Final[Mapping[str, Envelope]] = {
+    legacy.PREFIX: legacy.envelope,
+    openai.PREFIX: openai.envelope,
+    ollama.PREFIX: ollama.envelope,
+}
 
 
 async def serve(config: Config, *, insecure: bool = False, service: Service | None = None) -> int:

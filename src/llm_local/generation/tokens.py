@@ -57,3 +57,15 @@ class TokenView:
     def decoded(self, token_ids: Sequence[int]) -> RenderedPrompt:
         """Ids as a prompt, with its text for people. Raises what `decode` does."""
         return RenderedPrompt(self.decode(token_ids), tuple(token_ids))
+
+    def joined(self, before_ids: Sequence[int], prompt_ids: Sequence[int]) -> RenderedPrompt:
+        """A prompt behind ids that went before it, without a second beginning-of-text token.
+
+        Raises:
+            InvalidRequest: an id that the model does not have.
+        """
+        start = self._tokenizer.bos_token_id
+        # where the template opens every turn with that token, it does not mean the beginning
+        if prompt_ids and prompt_ids[0] == start and list(prompt_ids).count(start) == 1:
+            prompt_ids = prompt_ids[1:]
+        return self.decoded((*before_ids, *prompt_ids))

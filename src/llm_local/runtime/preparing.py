@@ -12,6 +12,7 @@ from llm_local.runtime.kept_replies import cache_key, is_deterministic
 from llm_local.runtime.opening import OpenModel
 from llm_local.runtime.questions import question_messages, question_options
 from llm_local.runtime.work import Work
+from llm_local.text.fit import fit
 
 if TYPE_CHECKING:
     from llm_local.engine.protocol import TokenRequest
@@ -73,7 +74,7 @@ def _prepared(
     generator = model.generator
     if work.messages is not None:
         messages = question_messages(config, work.messages) if work.default_system else work.messages
-        return generator.prepare_chat(
+        prepared = generator.prepare_chat(
             messages,
             options,
             tools=work.tools,
@@ -81,9 +82,34 @@ def _prepared(
             policy=work.policy,
             goes_on=work.goes_on,
         )
+        return (
+            _behind(model, work.before_ids, prepared, options, explicit=explicit)
+            if work.before_ids
+            else prepared
+        )
     if work.prompt is not None:
         return generator.prepare_text(work.prompt, options, reserve_explicit=explicit)
     return generator.prepare_ids(work.prompt_ids or (), options, reserve_explicit=explicit)
+
+
+def _behind(
+    model: OpenModel,
+    before_ids: tuple[int, ...],
+    prepared: PreparedRequest,
+    options: GenerationOptions,
+    *,
+    explicit: bool,
+) -> PreparedRequest:
+    """The same request behind an earlier prompt and its answer."""
+    whole = model.generator.tokens.joined(before_ids, prepared.prompt_ids)
+    window = model.info.context_length
+    cap = fit(len(whole.token_ids), options.max_new_tokens, window, explicit=explicit)
+    return dataclasses.replace(
+        prepared,
+        prompt_text=whole.text,
+        prompt_ids=whole.token_ids,
+        options=prepared.options.replace(max_new_tokens=cap),
+    )
 
 
 def _opened(model: OpenModel, work: Work, prepared: PreparedRequest, digest: str) -> Opened:

@@ -65,7 +65,7 @@ class ServedReply:
     """Iterate it for its events, `Finish` last; or `cancel()`; or `aclose()`, which frees all that it holds.
 
     - `id`: made here, and nobody else's. `model`: the name it was asked for by. `info`: what really answers.
-    - `prompt_text`, `prompt_tokens`: exactly what the model sees. `options`: as they hold, with the seed.
+    - `prompt_text`, `prompt_ids`, `prompt_tokens`: exactly what the model sees. `options`: as they hold, with the seed.
     - `notices`: lines people should see. `trimmed`: what was left out of the conversation.
     - `timed_out`: it was cut short because its deadline had passed; its `Finish` then says "cancelled".
     - `speed`: where the time went, once it is finished. `from_cache`: an earlier reply, told again.
@@ -81,6 +81,7 @@ class ServedReply:
         self.model = lease.name
         self.info: ModelInfo = lease.model.info
         self.prompt_text = prepared.prompt_text
+        self.prompt_ids = prepared.prompt_ids
         self.prompt_tokens = len(prepared.prompt_ids)
         self.options: GenerationOptions = prepared.options
         self.notices = prepared.notices

@@ -30,6 +30,7 @@ class Work:
     """One reply that is asked for, to exactly one of `messages`, `prompt` and `prompt_ids`.
 
     - `model`: its name; None is the service's own default.
+    - `before_ids`: token ids that stand before a conversation: an earlier prompt and its answer.
     - `changes`: the generation options that the caller really gave. All others come from the model's authors, and
       where the user has set them from the settings.
     - `default_system`: put the system prompt of the settings before a conversation that has none.
@@ -48,6 +49,7 @@ class Work:
     messages: tuple[Message, ...] | None = None
     prompt: str | None = None
     prompt_ids: tuple[int, ...] | None = None
+    before_ids: tuple[int, ...] = ()
     tools: tuple[ToolDefinition, ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
     default_system: bool = True
@@ -64,5 +66,7 @@ class Work:
             raise InvalidRequest(
                 "Exactly one of messages, prompt and prompt ids must be given.", param="messages"
             )
+        if self.before_ids and self.messages is None:
+            raise InvalidRequest("Ids can stand before a conversation only.", param="context")
         if self.tools and self.messages is None:
             raise InvalidRequest("Tools need a conversation, not a raw prompt.", param="tools")
