@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ class RequestMasks:
         self._loaded = loaded
         self._template = template
         self._reply = reply
+        self._made_compiler: ConstraintCompiler | None = None
+        self._making_compiler = threading.Lock()
 
     def mask(
         self, prompt: str, options: GenerationOptions, tools: Sequence[ToolDefinition], *, raw: bool
@@ -167,10 +170,15 @@ class RequestMasks:
         found = (token_id for text, token_id in vocabulary.items() if tags.closes[-1] in str(text)[:-1])
         return ids_beyond(tags.closes, ((token_id, self._piece(token_id)) for token_id in found))
 
-    @cached_property
+    @property
     def _compiler(self) -> ConstraintCompiler:
-        # Late: it loads libraries that only constrained requests need.
-        from llm_local.constraints.compiler import ConstraintCompiler
+        with self._making_compiler:  # it is large, and what it keeps is for all threads
+            if self._made_compiler is None:
+                # Late: it loads libraries that only constrained requests need.
+                from llm_local.constraints.compiler import ConstraintCompiler
 
-        loaded = self._loaded
-        return ConstraintCompiler(loaded.tokenizer, loaded.info.vocab_size, loaded.end_token_ids)
+                loaded = self._loaded
+                self._made_compiler = ConstraintCompiler(
+                    loaded.tokenizer, loaded.info.vocab_size, loaded.end_token_ids
+                )
+            return self._made_compiler

@@ -10,31 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import itertools
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from llm_local.config import Config
 from llm_local.errors import Busy, EngineError, LocalLLMError
 from llm_local.runtime.answers import KnownModel, Readiness
 from llm_local.runtime.crashes import CrashRecord
 from llm_local.runtime.leases import Lease, Loading, Resident
+from llm_local.runtime.memory import ModelMemory
 from llm_local.runtime.residents import ModelOpener, Opener
-from llm_local.runtime.room import Room, RoomLimits
+from llm_local.runtime.room import RoomLimits
 from llm_local.runtime.wanted import ModelKey, WantedModel, check_here, wanted_model
 
 __all__ = ["ModelPool"]
 
 logger = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
-
 # How long new requests for models in use may keep another model waiting for its room.
 PATIENCE_S: Final = 2.0
-THREADS: Final = 8
 
 
 class ModelPool:
@@ -54,18 +50,12 @@ class ModelPool:
         """`on_loaded` hears of every model that was loaded, by its name, and how many seconds that took."""
         self._config = config
         self._on_loaded = on_loaded
-        self._opener: Opener = opener or ModelOpener()
         self._clock = clock
-        budget = config.model_memory_mb
-        self._limits = RoomLimits(config.max_loaded_models, None if budget is None else budget << 20)
-        self._residents: dict[ModelKey, Resident] = {}
-        self._loading: dict[ModelKey, Loading] = {}
-        self._closing: set[asyncio.Task[None]] = set()
         self._crashes = CrashRecord(clock)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="models")
-        self._one_loads = asyncio.Lock()  # memory is measured while nothing else changes it
-        self._changed = asyncio.Event()
-        self._uses = itertools.count(1)
+        budget = config.model_memory_mb
+        limits = RoomLimits(config.max_loaded_models, None if budget is None else budget << 20)
+        self._memory = ModelMemory(opener or ModelOpener(), limits, clock)
+        self._loading: dict[ModelKey, Loading] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -89,17 +79,17 @@ class ModelPool:
         while True:
             self._check_open()
             self._crashes.check(key, wanted.name)
-            resident = self._residents.get(key)
+            resident = self._memory.residents.get(key)
             if resident is not None and not resident.memory.alive:
                 self._bury(resident)
             elif resident is not None:
                 if not self._is_held_back():
                     return self._grant(resident, wanted.name, keep_alive_s, began)
-                await self._changed.wait()
+                await self._memory.changed.wait()
                 continue
             if key not in self._loading:
-                await self._in_thread(check_here, wanted)
-                if key in self._residents:
+                await self._memory.in_thread(check_here, wanted)
+                if key in self._memory.residents:
                     continue
             return await self._wait_for(self._begin(wanted), wanted.name, keep_alive_s)
 
@@ -110,14 +100,14 @@ class ModelPool:
             InvalidRequest, ModelNotFound, ModelCorrupt: nothing that is on this machine and could be loaded.
         """
         wanted = wanted_model(self._config, name, embeds=embeds)
-        if wanted.key not in self._residents and wanted.key not in self._loading:
-            await self._in_thread(check_here, wanted)
+        if wanted.key not in self._memory.residents and wanted.key not in self._loading:
+            await self._memory.in_thread(check_here, wanted)
         return wanted
 
     def preload(self) -> None:
         """Begin to load the service's own model, if it is not there."""
         wanted = wanted_model(self._config, None)
-        if wanted.key not in self._residents:
+        if wanted.key not in self._memory.residents:
             self._begin(wanted).needed = True
 
     async def unload(self, name: str | None) -> bool:
@@ -127,17 +117,17 @@ class ModelPool:
         """
         found = False
         for embeds in (False, True):
-            resident = self._residents.get(wanted_model(self._config, name, embeds=embeds).key)
+            resident = self._memory.residents.get(wanted_model(self._config, name, embeds=embeds).key)
             if resident is not None:
                 found = True
                 resident.keep_alive_s = 0.0
                 if not resident.requests:
-                    await asyncio.shield(self._drop(resident))
+                    await asyncio.shield(self._memory.drop(resident))
         return found
 
     def find(self, name: str | None, *, embeds: bool = False) -> Resident | None:
         """The model of that name, if it is in memory."""
-        return self._residents.get(wanted_model(self._config, name, embeds=embeds).key)
+        return self._memory.residents.get(wanted_model(self._config, name, embeds=embeds).key)
 
     def with_loaded(self, known: KnownModel) -> KnownModel:
         """The same, with what it is in memory: as the model that writes, or else as the one that embeds."""
@@ -153,7 +143,7 @@ class ModelPool:
 
     def residents(self) -> list[Resident]:
         """All models in memory, the last used one first."""
-        return sorted(self._residents.values(), key=lambda one: -one.last_used)
+        return sorted(self._memory.residents.values(), key=lambda one: -one.last_used)
 
     def loading(self) -> list[Loading]:
         """All models on their way into memory."""
@@ -162,7 +152,7 @@ class ModelPool:
     def readiness(self) -> Readiness:
         """Whether the service's own model would answer now."""
         wanted = wanted_model(self._config, None)
-        resident, loading = self._residents.get(wanted.key), self._loading.get(wanted.key)
+        resident, loading = self._memory.residents.get(wanted.key), self._loading.get(wanted.key)
         try:
             self._crashes.check(wanted.key, wanted.name)
         except Busy as error:
@@ -178,44 +168,43 @@ class ModelPool:
     def sweep(self) -> None:
         """Let go of what nobody has used for long enough. A timer calls this; calling it at any time is harmless."""
         now = self._clock()
-        for resident in list(self._residents.values()):
+        for resident in list(self._memory.residents.values()):
             expires = resident.expires()
             if expires is not None and expires <= now:
-                self._drop(resident)
+                self._memory.drop(resident)
         self._arm()
 
     async def aclose(self) -> None:
         """Let go of everything, in use or not. Harmless when repeated."""
         self._closed = True
-        self._wake()
+        self._memory.wake()
         if self._timer is not None:
             self._timer.cancel()
+        tasks = [one.task for one in self.loading() if one.task is not None]
         for loading in self.loading():
             self._give_up(loading)
-        tasks = [one.task for one in self.loading() if one.task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*map(self._drop, list(self._residents.values())), *self._closing)
-        self._threads.shutdown(wait=False)
+        await self._memory.aclose()
 
     def released(self, resident: Resident) -> None:
         """A lease was given back. For leases."""
         resident.requests -= 1
         resident.idle_since = self._clock()
-        resident.last_used = next(self._uses)
-        if self._residents.get(resident.wanted.key) is resident:
+        resident.last_used = next(self._memory.uses)
+        if self._memory.residents.get(resident.wanted.key) is resident:
             if not resident.memory.alive:
                 self._bury(resident)
             elif not resident.requests and resident.keep_alive_s == 0:
-                self._drop(resident)
+                self._memory.drop(resident)
             else:
                 self._arm()
-        self._wake()
+        self._memory.wake()
 
     def _grant(self, resident: Resident, name: str, keep_alive_s: float | None, began: float) -> Lease:
         if keep_alive_s is not None:
             resident.keep_alive_s = keep_alive_s
         resident.requests += 1
-        resident.last_used = next(self._uses)
+        resident.last_used = next(self._memory.uses)
         resident.names.add(name)
         return Lease(self, resident, name, self._clock() - began)
 
@@ -253,7 +242,8 @@ class ModelPool:
         error: BaseException = _shutting_down()
         resident: Resident | None = None
         try:
-            resident = await self._opened(loading)
+            await asyncio.sleep(self._crashes.delay_s(key))
+            resident = await self._memory.bring(loading, self._usual_keep_alive(loading.wanted))
         except asyncio.CancelledError:
             pass
         except Exception as failure:
@@ -263,7 +253,6 @@ class ModelPool:
         if self._loading.get(key) is loading:
             del self._loading[key]
         if resident is not None:
-            self._residents[key] = resident
             logger.info("%s is loaded: %s", loading.wanted.name, resident.memory.runs_as)
             self._on_loaded(loading.wanted.name, resident.memory.load_s)
         for future, (name, keep_alive_s) in loading.waiters.items():
@@ -275,39 +264,7 @@ class ModelPool:
                 future.set_result(self._grant(resident, name, keep_alive_s, began))
         if resident is not None:
             self._arm()
-        self._wake()
-
-    async def _opened(self, loading: Loading) -> Resident | None:
-        """The model, once there is room for it; None when nobody wants it any more by then."""
-        wanted, opener = loading.wanted, self._opener
-        await asyncio.sleep(self._crashes.delay_s(wanted.key))
-        found = await self._in_thread(opener.find, wanted, loading.report)
-        device, need = await self._in_thread(opener.need, wanted, found, self._room().most_bytes)
-        loading.waits_for_room_since = self._clock()
-        while loading.is_wanted:
-            async with self._one_loads:
-                if await self._made_room(loading, device, need):
-                    reserved = self._room().reserved_bytes(device)
-                    memory = await self._in_thread(opener.open, wanted, found, loading.report, reserved)
-                    resident = Resident(wanted, memory, device, self._usual_keep_alive(wanted))
-                    resident.idle_since, resident.last_used = self._clock(), next(self._uses)
-                    return resident
-                changed = self._changed
-            await changed.wait()
-        return None
-
-    async def _made_room(self, loading: Loading, device: str, need: int) -> bool:
-        """Let idle models go until one more fits; False, and nobody goes, while models in use are in the way."""
-        await self._gone()
-        victims = self._room().victims(device, need)
-        if victims is None:
-            return False
-        loading.waits_for_room_since = None
-        for victim in victims:
-            logger.info("%s goes to make room for %s", self._residents[victim.key].wanted.name, loading.wanted.name)
-            self._drop(self._residents[victim.key])
-        await self._gone()
-        return True
+        self._memory.wake()
 
     def _usual_keep_alive(self, wanted: WantedModel) -> float:
         if wanted.is_default and not self._config.is_explicit("keep_alive_s"):
@@ -320,58 +277,27 @@ class ModelPool:
         since = [one.waits_for_room_since for one in self._loading.values()]
         return any(when is not None and now - when > PATIENCE_S for when in since)
 
-    def _room(self) -> Room:
-        return Room(self._limits, [one.held() for one in self._residents.values()], self._opener.free_bytes)
-
-    def _drop(self, resident: Resident) -> asyncio.Task[None]:
-        """Out of the pool now, and out of memory as soon as its thread has ended."""
-        if self._residents.get(resident.wanted.key) is resident:
-            del self._residents[resident.wanted.key]
-        task = asyncio.get_running_loop().create_task(self._close(resident))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-        return task
-
     def _bury(self, resident: Resident) -> None:
         """Its engine has died: those who use it have heard of that, and the next one gets a new one."""
         logger.error("the engine of %s has died", resident.wanted.name)
         self._crashes.record(resident.wanted.key)
-        self._drop(resident)
+        self._memory.drop(resident)
         if resident.wanted.is_default and not self._closed:
             self._begin(resident.wanted).needed = True
-
-    async def _close(self, resident: Resident) -> None:
-        if resident.loaded is not None:
-            await self._in_thread(resident.loaded.close)
-            resident.loaded = None  # whoever still knows the resident does not keep the weights
-            await self._in_thread(self._opener.release)
-        self._wake()
-
-    async def _gone(self) -> None:
-        """Wait until all that was let go is out of memory."""
-        while self._closing:
-            await asyncio.gather(*self._closing, return_exceptions=True)
 
     def _arm(self) -> None:
         """One timer, for the model that goes first."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        ends = [when for one in self._residents.values() if (when := one.expires()) is not None]
+        ends = [when for one in self._memory.residents.values() if (when := one.expires()) is not None]
         if ends and not self._closed:
             wait_s = max(0.0, min(ends) - self._clock())
             self._timer = asyncio.get_running_loop().call_later(wait_s, self.sweep)
 
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
-
     def _check_open(self) -> None:
         if self._closed:
             raise _shutting_down()
-
-    async def _in_thread(self, function: Callable[..., Result], *args: Any) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
 
 
 def _shutting_down() -> LocalLLMError:
