@@ -139,6 +139,21 @@ def test_signals_end_the_chat_and_give_the_terminal_back(
         assert done.returncode == 0 and b"Go on" in done.stderr and b"2  assistant" in done.stderr
 
 
+def test_what_is_typed_during_an_answer_comes_after_it(
+    home: dict[str, Any], scripted: Callable[..., list[str]]
+) -> None:
+    with PtyTerminal(scripted("word " * 40, "Fine.", delay_s=0.005), env=home) as terminal:
+        terminal.wait_for(READY)
+        terminal.wait_until(lambda: terminal.screen().endswith("\n>"))
+        terminal.send("Go on" + ENTER)
+        terminal.wait_for("word word")
+        terminal.send("And you?" + ENTER + CTRL_D)
+        assert terminal.exit_code() == 0
+        assert terminal.modes() == terminal.modes_before
+        answered = " ".join(terminal.scrollback().partition("> Go on")[2].split())
+        assert answered == "word " * 40 + "> And you? Fine. >"
+
+
 @pytest.mark.parametrize(
     "env",
     [{"TERM": "dumb"}, {"NO_COLOR": "1"}, {"TERM": None}, {"LC_ALL": "C", "LANG": "C"}],

@@ -33,7 +33,8 @@ class TerminalModes:
     def silence(self) -> None:
         """Do not show what is typed, which would land in what is drawn; it is kept for who reads next.
 
-        Ctrl-Z does nothing meanwhile: it would leave the shell with a terminal in this state.
+        Ctrl-Z does nothing meanwhile: it would leave the shell with a terminal in this state. Ctrl-D is kept too; as
+        the end of the input it would come when nobody reads, and be lost.
         """
         if self._modes is None:
             return
@@ -41,9 +42,8 @@ class TerminalModes:
         modes[_LOCAL_FLAGS] &= ~termios.ECHO
         modes[_SPECIAL_KEYS] = [*modes[_SPECIAL_KEYS]]
         with contextlib.suppress(termios.error, OSError, ValueError):
-            modes[_SPECIAL_KEYS][termios.VSUSP] = bytes(
-                [os.fpathconf(self._descriptor, "PC_VDISABLE") & 0xFF]
-            )
+            no_key = bytes([os.fpathconf(self._descriptor, "PC_VDISABLE") & 0xFF])
+            modes[_SPECIAL_KEYS][termios.VSUSP] = modes[_SPECIAL_KEYS][termios.VEOF] = no_key
             termios.tcsetattr(self._descriptor, termios.TCSANOW, modes)
 
     def hush(self) -> None:
