@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llm_local.config import Config
-from llm_local.errors import HubUnavailable, LocalLLMError, ModelNotFound, UnsupportedTask
+from llm_local.errors import Busy, HubUnavailable, LocalLLMError, ModelNotFound, UnsupportedTask
 from llm_local.events import Progress
 from llm_local.runtime.answers import Capability, KnownModel, ShownModel
 from llm_local.runtime.pool import ModelPool
@@ -78,9 +78,15 @@ class Shelf:
             Busy: it is in use (kind `model_in_use`). All else that `store.removal.remove_models` raises.
         """
         wanted_model(self._config, name)
-        resident = self._pool.find(name)
-        if resident is None or not resident.requests:
-            await self._pool.unload(name)
+        for embeds in (False, True):
+            resident = self._pool.find(name, embeds=embeds)
+            if resident is not None and resident.requests:
+                raise Busy(
+                    f"{name} is in use by {resident.requests} requests.",
+                    "Try again when they are done.",
+                    kind="model_in_use",
+                )
+        await self._pool.unload(name)
         removed: tuple[Removed, ...] = await self._in_thread(lambda: tuple(remove_models([name])))
         return removed
 
@@ -129,12 +135,16 @@ class Shelf:
                 raise _Unfollowed
             loop.call_soon_threadsafe(pull.tell, progress)
 
+        outcome: Path | LocalLLMError | None = None
         try:
-            outcome: Path | LocalLLMError = await self._in_thread(_pull, *key, report)
-        except LocalLLMError as error:
-            outcome = error.with_traceback(None)
-        except _Unfollowed:
-            outcome = HubUnavailable(f"The download of {key[0]} was stopped.", "Ask for it again.")
+            while outcome is None:
+                try:
+                    outcome = await self._in_thread(_pull, *key, report)
+                except LocalLLMError as error:
+                    outcome = error.with_traceback(None)
+                except _Unfollowed:
+                    if pull.followers <= 0:  # else somebody came just then
+                        outcome = HubUnavailable(f"The download of {key[0]} was stopped.", "Ask for it again.")
         finally:
             del self._pulls[key]
         pull.end(outcome)
@@ -156,8 +166,6 @@ class Shelf:
                 "Choose a model with safetensors weights.",
                 param="model",
             )
-        if wanted.name.kind != "hub":
-            raise ModelNotFound(f"{name!r} is no model of the hub.")
         return wanted.name.ref, wanted.name.revision
 
     def _all(self) -> list[ShownModel]:
