@@ -11,11 +11,20 @@ import pytest
 
 from fakes import EchoEngine, FakeOpener, give_names
 from llm_local.config import load_config
-from llm_local.errors import Busy, EngineError, InvalidRequest, NumericalError, UnsupportedTask
+from llm_local.errors import (
+    Busy,
+    EngineError,
+    InsufficientMemory,
+    InvalidRequest,
+    NumericalError,
+    UnsupportedTask,
+)
 from llm_local.events import ContextTrimmed, Delta, Finish, Progress
 from llm_local.messages import Message
 from llm_local.options import Constraint
 from llm_local.service import Caller, EmbedRequest, Service, Work
+from llm_local.store.given_names import GivenName, store_given
+from tiny_embedders import save_embedder
 
 LIMIT_S = 30.0
 ME = Caller("me")
@@ -274,6 +283,40 @@ def test_a_dead_engine_fails_its_requests_and_the_next_one_is_served(tmp_path):
     faked(test, tmp_path)
 
 
+def test_a_model_for_which_there_is_no_room_is_refused_while_the_other_one_serves(tmp_path):
+    async def test(service):
+        gate = threading.Semaphore(0)
+        service.opener.make_engine = lambda name: EchoEngine(gate)
+        service.opener.gates.append(gate)
+        service.opener.sizes["b"] = 10_000
+        running = asyncio.create_task(answer(service, Work(ME, prompt="running")))
+        await until(lambda: service.loaded())
+        with pytest.raises(InsufficientMemory):
+            await service.begin(Work(ME, model="b", prompt="x"))
+        gate.release(50)
+        assert text_of(await running) == "running" and service.opener.closes == []
+
+    faked(test, tmp_path)
+
+
+def test_a_model_with_a_short_keep_alive_stays_while_it_writes(tmp_path):
+    async def test(service):
+        gate = threading.Semaphore(0)
+        service.opener.make_engine = lambda name: EchoEngine(gate)
+        service.opener.gates.append(gate)
+        works = [Work(ME, model="b", prompt=text, keep_alive_s=0) for text in ("one", "twelve letters")]
+        first, second = [await service.begin(work) for work in works]
+        tasks = [asyncio.create_task(events_of(reply)) for reply in (first, second)]
+        gate.release(5)
+        assert text_of(await tasks[0]) == "one"
+        assert [one.name for one in service.loaded()] == ["b"]
+        gate.release(50)
+        assert text_of(await tasks[1]) == "twelve letters"
+        assert service.loaded() == [] and service.opener.loads == ["b"]
+
+    faked(test, tmp_path)
+
+
 def test_requests_without_any_of_the_three_prompts_or_with_two_are_refused():
     for fields in ({}, {"prompt": "x", "prompt_ids": (1,)}, {"prompt": "x", "tools": ("tool",)}):
         with pytest.raises(InvalidRequest):
@@ -334,6 +377,20 @@ def test_owners_do_not_see_each_others_prompts():
         assert mine[0] == 0 < mine[1] and other == 0
 
     serve(test)
+
+
+def test_a_reply_that_is_given_up_leaves_no_keys_and_values():
+    async def test(service):
+        replies = [await service.begin(chat("Tell me a story. " * 20)) for _ in range(3)]
+        assert isinstance(await anext(replies[0]), Progress)  # has read, or begun to
+        while not isinstance(await anext(replies[1]), Delta):
+            pass
+        assert service.loaded()[0].kv_bytes > 0
+        for reply in replies:
+            await reply.aclose()
+        await until(lambda: service.loaded()[0].kv_bytes == 0)
+
+    serve(test, prefix_cache="false")
 
 
 def test_everything_refusable_is_refused_before_the_reply():
@@ -424,6 +481,24 @@ def test_a_model_that_writes_embeds_by_the_mean():
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+    serve(test)
+
+
+def test_models_made_for_embeddings_embed_and_rank_and_do_not_write(tmp_path):
+    save_embedder(tmp_path / "bert", "bert")
+    store_given(GivenName("bert", "directory", str((tmp_path / "bert").resolve())))
+
+    async def test(service):
+        ranking = await service.rerank(
+            ME, "bert", "cats purr", ["dogs bark loudly", "cats purr", "x"], top_n=2
+        )
+        assert [one.index for one in ranking][0] == 1 and len(ranking) == 2
+        assert [(one.name, one.embeds) for one in service.loaded()] == [("bert", True)]
+        with pytest.raises(UnsupportedTask):
+            await service.begin(Work(ME, model="bert", prompt="x"))
+        known = next(one for one in await service.models() if one.name == "bert")
+        assert known.capabilities == {"embedding"} and known.loaded.embeds
 
     serve(test)
 
