@@ -155,6 +155,18 @@ def test_a_table_without_room_is_read_line_by_line():
     ]
 
 
+@pytest.mark.parametrize("mark", ["> ", ">", "- ", "1. ", "> - ", "*"])
+@pytest.mark.parametrize("depth", [30, 100, 3000])
+def test_no_nesting_is_too_deep_to_be_shown(mark, depth):
+    rows = "".join(markdown_rows(f"before\n\n{mark * depth}deep\n\nafter", 60, RowMaker(None)))
+    assert rows.startswith("before") and "deep" in rows and rows.endswith("after")
+
+
+def test_a_cell_of_a_table_can_have_lines():
+    rows = markdown_rows("|a|\n|-|\n|one<br>two<BR/>`three`|\n", 60, RowMaker(None))
+    assert [row.strip("│ ") for row in rows[3:6]] == ["one", "two", "three"]
+
+
 def test_links_show_where_they_lead_and_images_are_words():
     source = "[here](https://a.example/x) <https://b.example> ![a cat](https://c.example/cat.png)"
     [row] = markdown_rows(source, 200, RowMaker("256"))

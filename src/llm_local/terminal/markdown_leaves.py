@@ -33,6 +33,8 @@ _MAX_GROUP_LINES: Final = 8
 _OPENER: Final = re.compile(r"\*(?=\S)|(?<!\w)_(?=\S)|~~|`|\[[^\]]*$")
 _SPECIAL: Final = re.compile(r"[*_~`\[]")
 _PIPE: Final = re.compile(r"(?<!\\)\|")
+_EMPTY_ITEM: Final = re.compile(r"[\s>]*(?:([-+*]|\d{1,9}[.)])\s*)*")
+_MAX_NESTING: Final = 80
 _CONTAINER_MARKS: Final = " \t>"
 
 
@@ -69,6 +71,7 @@ class _Container:
     first: str
     rest: str
     start: int
+    end: int
     used: bool = False
 
 
@@ -104,8 +107,7 @@ class _Reader:
                 self._numbers.pop()
             elif token.type in ("blockquote_close", "list_item_close"):
                 if not self._containers[-1].used:
-                    line = self._containers[-1].start
-                    yield self._leaf("item", line, line + 1)
+                    yield self._without_content(self._containers[-1])
                 self._containers.pop()
             elif token.type == "table_open":
                 yield from self._table(token, tokens)
@@ -113,20 +115,20 @@ class _Reader:
                 yield from self._simple(token, tokens)
 
     def _enter(self, token: Token) -> None:
-        start = token.map[0] if token.map else 0
+        start, end = token.map or (0, 0)
         if token.type == "bullet_list_open":
             self._numbers.append(None)
         elif token.type == "ordered_list_open":
             self._numbers.append(int(token.attrs.get("start", 1)))
         elif token.type == "blockquote_open":
-            self._containers.append(_Container("▌ ", "▌ ", start))
+            self._containers.append(_Container("▌ ", "▌ ", start, end))
         else:
             number = self._numbers[-1]
             mark = "• "
             if number is not None:
                 mark = f"{number}{token.markup} "
                 self._numbers[-1] = number + 1
-            self._containers.append(_Container(mark, " " * len(mark), start))
+            self._containers.append(_Container(mark, " " * len(mark), start, end))
 
     def _simple(self, token: Token, tokens: Iterator[Token]) -> Iterator[Leaf]:
         start, end = token.map or (0, 0)
@@ -172,6 +174,13 @@ class _Reader:
             cells = tuple(map(tuple, rows))
             yield self._leaf("table", start, end, cells=cells, alignments=tuple(alignments))
 
+    def _without_content(self, container: _Container) -> Leaf:
+        """An empty item; or one so deep that the parser has left out what is in it, which is shown as it is written."""
+        lines = self._lines[container.start : container.end]
+        if all(_EMPTY_ITEM.fullmatch(line) for line in lines):
+            return self._leaf("item", container.start, container.start + 1)
+        return self._leaf("text", container.start, container.end, text="\n".join(lines))
+
     def _leaf(self, kind: LeafKind, start: int, end: int, **details: object) -> Leaf:
         first = "".join(one.rest if one.used else one.first for one in self._containers)
         rest = "".join(one.rest for one in self._containers)
@@ -187,7 +196,9 @@ class _Reader:
 
 @functools.cache
 def _parser(*, inline: bool) -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    parser = MarkdownIt("commonmark", {"html": False, "maxNesting": _MAX_NESTING}).enable(
+        ["table", "strikethrough"]
+    )
     parser.disable(["reference", "lheading"])
     if not inline:
         parser.disable(["inline", "text_join"])  # only leaves that are drawn are looked into

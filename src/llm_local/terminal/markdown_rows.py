@@ -7,6 +7,7 @@ A row of code is a whole line, however long: the terminal breaks it, and who cop
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -29,6 +30,8 @@ MIN_WIDTH: Final = 20
 """Rows are made for no less than this; a narrower terminal breaks them itself."""
 _MIN_CELL_WIDTH: Final = 6
 _RULE_WIDTH: Final = 40
+# In the cell of a table there is no other way to break a line.
+_BREAK: Final = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _COLOR_SYSTEMS: Final = {
     "standard": ColorSystem.STANDARD,
     "256": ColorSystem.EIGHT_BIT,
@@ -144,7 +147,7 @@ class RowMaker:
         return self._console.render_lines(drawn, options, pad=False)
 
     def _table(self, leaf: Leaf, width: int) -> list[list[Segment]]:
-        header, *rows = [[inline_text(cell) for cell in row] for row in leaf.cells]
+        header, *rows = [[inline_text(_BREAK.sub("\n", cell)) for cell in row] for row in leaf.cells]
         if len(header) * (_MIN_CELL_WIDTH + 3) + 1 > width:
             return self._stacked_table(header, rows, width)
         table = Table(box=box.ROUNDED, border_style=_DIM, header_style=Style(bold=True))
