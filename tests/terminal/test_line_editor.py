@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from llm_local.terminal.chat_view import Candidate
+from llm_local.terminal.history_file import HistoryFile
 from llm_local.terminal.line_editor import LineEditor
 
 
@@ -98,6 +100,18 @@ def test_only_what_says_something_is_remembered() -> None:
     for text in ("Hi", "", "  ", "a\nb"):
         editor.remember(text)
     assert readline.history == ["Hi", "a\nb"] and readline.auto_history is False
+
+
+def test_what_was_typed_in_earlier_chats_comes_back(tmp_path: Path) -> None:
+    told: list[str] = []
+    path = tmp_path / "history"
+    first = LineEditor(FakeReadline(), HistoryFile(path, told.append))  # type: ignore[arg-type]
+    for text in ("Hi", "", "two\nlines"):
+        first.remember(text)
+    readline = FakeReadline()
+    LineEditor(readline, HistoryFile(path, told.append))  # type: ignore[arg-type]
+    assert readline.history == ["Hi", "two\nlines"] and told == []
+    assert path.stat().st_mode & 0o077 == 0
 
 
 def test_libedit_is_told_in_its_own_words() -> None:

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Final
 
 from llm_local.terminal.chat_view import Candidate
+from llm_local.terminal.history_file import HistoryFile
 from llm_local.terminal.streams import STDOUT
 
 __all__ = ["LineEditor", "load_line_editor"]
@@ -26,14 +27,17 @@ _SETTINGS = (
     "set bell-style none",
     "tab: complete",
 )
+_MAX_RECALLED: Final = 1000
 _UTF8_LOCALES: Final = ("C.UTF-8", "en_US.UTF-8", "UTF-8")
 
 
 class LineEditor:
     """Reads lines from the terminal that stdin and stdout are."""
 
-    def __init__(self, readline: ModuleType) -> None:
+    def __init__(self, readline: ModuleType, history: HistoryFile | None = None) -> None:
+        """`history` is what the arrow keys bring back from chats before this one, and what is added to it."""
         self._readline = readline
+        self._history = history
         self._candidates: Sequence[Candidate] = ()
         self._complete: Callable[[str], Sequence[Candidate]] = lambda line: ()
         self._initial = ""
@@ -46,6 +50,8 @@ class LineEditor:
         readline.set_completer_delims(" ")
         readline.set_completer(self._candidate)
         readline.set_startup_hook(self._begin)
+        for entry in [] if history is None else history.entries()[-_MAX_RECALLED:]:
+            readline.add_history(entry)
 
     @property
     def has_text(self) -> bool:
@@ -65,9 +71,11 @@ class LineEditor:
         return input(prompt).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
     def remember(self, text: str) -> None:
-        """Have the arrow keys bring `text` back."""
+        """Have the arrow keys bring `text` back, also in later chats where there is a file for that."""
         if text.strip():
             self._readline.add_history(text)
+            if self._history is not None:
+                self._history.add(text)
 
     def end_line(self) -> None:
         """Go to the next line, when the reading was broken off."""
@@ -93,7 +101,7 @@ class LineEditor:
         return kept + (one.text if one.replaces <= len(word) else one.text[one.replaces - len(word) :])
 
 
-def load_line_editor() -> LineEditor | None:
+def load_line_editor(history: HistoryFile | None = None) -> LineEditor | None:
     """One, or None where Python was built without, or where no locale of this system has UTF-8."""
     if not _speaks_utf8():
         return None
@@ -104,7 +112,7 @@ def load_line_editor() -> LineEditor | None:
         return None
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # `input` decodes as it says
-    return LineEditor(readline)
+    return LineEditor(readline, history)
 
 
 def _speaks_utf8() -> bool:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from llm_local.home import data_home
 from llm_local.terminal.chat_front import ChatFront, FrontParts
+from llm_local.terminal.history_file import HISTORY_NAME
 from llm_local.terminal.rich_input import RichInput
 from llm_local.terminal.rich_screen import RichScreen
 from llm_local.terminal.rich_view import RichView
 
 __all__ = ["HISTORY_NAME", "rich_front"]
-
-HISTORY_NAME = ".llm_chat_history"
 
 
 def rich_front(parts: FrontParts) -> ChatFront:
