@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from fakes import FakeClock
-from llm_local.terminal.chat_signals import GRACE_S, ChatSignals, Ended
+from llm_local.terminal.chat_signals import DEAF_S, ChatSignals, Ended
 from llm_local.terminal.streams import Messages
 from terminal.fake_streams import FakeRaw
 
@@ -95,7 +95,7 @@ def test_work_that_is_deaf_is_left_at_a_later_ctrl_c(
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)  # impatience alone loses nothing
         assert left == []
-        clock.advance(GRACE_S + 0.1)
+        clock.advance(DEAF_S + 0.1)
         signal.raise_signal(signal.SIGINT)
     assert left == [130]
 

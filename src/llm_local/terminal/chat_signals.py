@@ -4,7 +4,7 @@ What a signal does depends on what the chat does at that moment, and the chat sa
 
 - `reading`: a person types. An exception ends the reading, which is safe there and nowhere else.
 - `working`: an answer comes, or a model is loaded. The work is asked to stop, and what there is of it is kept. If it
-  does not within `GRACE_S` seconds, the next Ctrl-C (or the time itself, after SIGTERM) ends the process.
+  does not within `DEAF_S` seconds, the next Ctrl-C ends the process; after SIGTERM, `GRACE_S` seconds do.
 - else: nothing is there to be kept, and the process ends at once.
 """
 
@@ -24,6 +24,8 @@ from llm_local.terminal.streams import Messages
 __all__ = ["ChatSignals", "Ended"]
 
 GRACE_S: Final = 2.0
+# A large model on a slow machine reads a part of a prompt for seconds before it looks whether to stop.
+DEAF_S: Final = 10.0
 _CODES: Final = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED, signal.SIGHUP: HUNG_UP}
 _WORDS: Final = {INTERRUPTED: "interrupted", TERMINATED: "terminated", HUNG_UP: "hung up"}
 
@@ -122,7 +124,7 @@ class ChatSignals:
             self._cancel()
 
     def _is_deaf(self) -> bool:
-        return self._asked_s is not None and self._clock() - self._asked_s > GRACE_S
+        return self._asked_s is not None and self._clock() - self._asked_s > DEAF_S
 
     def _give_up(self, number: int, frame: FrameType | None) -> None:
         code = self.code or INTERRUPTED
