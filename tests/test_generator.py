@@ -61,7 +61,7 @@ def test_a_stop_string_ends_the_reply_and_is_not_part_of_it():
     generator, engine = make_generator(byte_ids("one STOP two"))
     completion = generator.generate_chat(HELLO, GenerationOptions(stop=("STOP",)))
     assert completion.text == "one "
-    assert completion.finish_reason == "stop"
+    assert (completion.finish_reason, completion.stop) == ("stop", "STOP")
     assert completion.usage.completion_tokens == len("one STOP") == len(completion.token_ids)
     assert not engine.has_work()
 

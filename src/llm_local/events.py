@@ -145,11 +145,12 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The last event of a stream."""
+    """The last event of a stream. `stop` is the stop string that ended the reply, where one did."""
 
     reason: FinishReason
     usage: Usage
     timings: Timings
+    stop: str | None = None
 
 
 Event = ContextTrimmed | Progress | Delta | ToolCallDelta | ToolCallEvent | Finish
@@ -200,6 +201,7 @@ class Completion:
     usage: Usage
     timings: Timings = field(default_factory=Timings)
     trimmed: ContextTrimmed | None = None
+    stop: str | None = None
 
 
 def fold(events: Iterable[Event]) -> Completion:
@@ -234,5 +236,6 @@ def fold(events: Iterable[Event]) -> Completion:
                 usage=event.usage,
                 timings=event.timings,
                 trimmed=trimmed,
+                stop=event.stop,
             )
     raise EngineError("The event stream ended without a Finish event.")

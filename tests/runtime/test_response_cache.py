@@ -162,3 +162,10 @@ def test_what_is_kept_is_json_and_no_pickle() -> None:
     assert json.loads(payload)[-1]["finish"] == "stop"
     with pytest.raises(ValueError, match="opcode"):
         list(pickletools.genops(payload))
+
+
+def test_the_stop_string_that_ended_a_reply_is_kept() -> None:
+    payload = to_payload([Delta("content", "a", (1,)), Finish("stop", Usage(1, 0, 1), Timings(), "END")])
+    assert payload is not None
+    told = from_payload(payload)
+    assert told is not None and isinstance(told[-1], Finish) and told[-1].stop == "END"

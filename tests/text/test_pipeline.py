@@ -136,3 +136,12 @@ def test_an_empty_reply_has_no_delta():
     pipeline.feed(0xE4)
     assert [delta.token_ids for delta in pipeline.finish()] == [(0xE4,)]
     assert pipeline.finish() == []
+
+
+def test_it_tells_which_stop_was_found():
+    pipeline = TextPipeline(Detokenizer(ByteTokenizer()), ["ab", "c"])
+    assert pipeline.stop is None
+    pipeline.feed(ord("a"))
+    assert pipeline.stop is None
+    pipeline.feed(ord("b"))
+    assert pipeline.stop == "ab"

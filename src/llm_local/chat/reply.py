@@ -114,7 +114,7 @@ class ChatReply:
             self._end()
             raise
         self.completion = whole = self._end()
-        yield Finish(whole.finish_reason, whole.usage, whole.timings)
+        yield Finish(whole.finish_reason, whole.usage, whole.timings, whole.stop)
 
     def _note(self, event: Event | ToolEvent) -> None:
         if self._round and isinstance(self._round[-1], Finish):

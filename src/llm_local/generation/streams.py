@@ -52,7 +52,7 @@ class StepReader:
             return [*events, Finish(self._named(reason), usage, step.report.timings)]
         # what the engine sampled before it heard of the stop string is no part of the reply
         usage = dataclasses.replace(usage, completion_tokens=self._pipeline.num_tokens)
-        return [*events, Finish(self._named("stop"), usage, step.report.timings)]
+        return [*events, Finish(self._named("stop"), usage, step.report.timings, self._pipeline.stop)]
 
     def _named(self, reason: FinishReason) -> FinishReason:
         """A reply that ended by itself and made calls waits for their results."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["CacheStatistics", "cache_key", "from_payload", "is_deterministic", "to_payload"]
 
 # A part of each key: what another version of this program wrote is never read.
-FORMAT: Final = 1
+FORMAT: Final = 2
 # Of a prepared request, what says how it came to be, and decides nothing of the reply.
 ONLY_TELL: Final = ("prompt_text", "notices", "trimmed")
 # Reasons of a reply that would end the same way again.
@@ -86,7 +86,8 @@ def to_payload(events: Iterable[Event]) -> bytes | None:
         if isinstance(event, Finish):
             if event.reason not in WHOLE:
                 return None
-            kept.append({"finish": event.reason, "usage": dataclasses.asdict(event.usage)})
+            usage = dataclasses.asdict(event.usage)
+            kept.append({"finish": event.reason, "usage": usage, "stop": event.stop})
             return json.dumps(kept, separators=(",", ":")).encode()
         if isinstance(event, Delta):
             logprobs = [[one.token_id, one.logprob, one.top] for one in event.logprobs]
@@ -116,7 +117,7 @@ def _event(kept: Mapping[str, Any]) -> Event:
             completion_tokens=usage.completion_tokens,
             replayed_tokens=usage.completion_tokens,
         )
-        return Finish(kept["finish"], replay, Timings())
+        return Finish(kept["finish"], replay, Timings(), kept["stop"])
     if "call_delta" in kept:
         return ToolCallDelta(**kept["call_delta"])
     if "call" in kept:

@@ -49,7 +49,12 @@ class TextPipeline:
     @property
     def stopped(self) -> bool:
         """True once a stop string was found: the reply is over."""
-        return self._stops.matched is not None
+        return self.stop is not None
+
+    @property
+    def stop(self) -> str | None:
+        """The stop string that was found; None before."""
+        return self._stops.matched
 
     @property
     def num_calls(self) -> int:
