@@ -211,6 +211,33 @@ async def test_a_watcher_sleeps_while_only_the_estimate_moves() -> None:
 
 
 @in_a_loop
+async def test_in_a_long_line_watchers_hear_of_some_steps_and_of_their_turn_at_once() -> None:
+    line = Line(LineLimits(1, 100))
+    tickets = [line.enter("me") for _ in range(61)]
+    seen: list[list[int]] = [[] for _ in tickets]
+
+    async def watch(number: int) -> None:
+        async for place in tickets[number].places():
+            seen[number].append(place.position)
+
+    watching = [asyncio.create_task(watch(number)) for number in range(61)]
+    for ticket in tickets[:30]:
+        await asyncio.sleep(0)
+        ticket.leave()
+    assert sum(map(len, seen)) < 2 * 61, "60 watchers, 30 steps, and no moment between them"
+    await asyncio.wait_for(watching[30], 5)
+    assert tickets[30].state == "running"
+    tickets[31].cancel()
+    await asyncio.wait_for(watching[31], 5)
+    await asyncio.sleep(0.4)
+    assert seen[60][0] == 60
+    assert seen[60][-1] == 29
+    for ticket in tickets:
+        ticket.cancel()
+    await asyncio.wait_for(asyncio.gather(*watching), 5)
+
+
+@in_a_loop
 async def test_a_watcher_who_goes_away_harms_nobody() -> None:
     line, _ = line_of(max_concurrent=1)
     running, waiting = line.enter("me"), line.enter("me")

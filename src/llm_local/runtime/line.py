@@ -11,6 +11,7 @@ import dataclasses
 import math
 import time
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from typing import Final
 
 from llm_local.errors import Busy, InvalidRequest, LocalLLMError
@@ -25,6 +26,9 @@ PRIORITY: Final = Bound(LOWEST_PRIORITY, TOP_PRIORITY, integer=True)
 RETRY_AFTER_S: Final = (1.0, 120.0)
 # Moments that were computed in different ways may differ in their last bits.
 CLOCK_GRAIN_S: Final = 1e-6
+# Up to so many who wait are told of every step; more of them of so many steps a second, all together.
+FEW: Final = 8
+TOLD_PER_S: Final = 200
 # How much the newest measurement weighs in an average that moves on.
 NEWEST_WEIGHT: Final = 0.125
 
@@ -71,7 +75,8 @@ class Ticket:
     async def places(self) -> AsyncGenerator[Place]:
         """Where it stands, now and whenever that changes, while it waits. Any number may watch.
 
-        That somebody rose by waiting wakes nobody by itself: it shows with the next who comes, leaves or is let in.
+        That somebody rose by waiting wakes nobody by itself: it shows with the next who comes, leaves or is let in. In
+        a long line not every step is told; being let in always is, at once.
         """
         last: tuple[int, int] | None = None
         while self.state == "waiting":
@@ -81,8 +86,15 @@ class Ticket:
             if (place.position, place.total) != last:
                 last = place.position, place.total
                 yield place
-            else:
-                await changed.wait()
+                await self._pause(place.total)
+            await changed.wait()
+
+    async def _pause(self, waiting: int) -> None:
+        """In a long line every step moves everybody; telling all of them each time would take more than the work."""
+        if waiting > FEW:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(waiting / TOLD_PER_S):
+                    await self._settled.wait()
 
     def cancel(self) -> bool:
         """Give up waiting: it is out of the line at once. False, and nothing happens, when it does not wait."""
