@@ -18,6 +18,7 @@ import pytest
 
 from api import fake_server
 from api.live_server import SOURCE, LiveServer, free_port, running_server
+from llm_local.cli.main import main
 
 SCRIPT = Path(fake_server.__file__)
 
@@ -177,23 +178,20 @@ def test_others_need_a_key_or_a_clear_word(tmp_path: Path) -> None:
         assert refused.process.wait(20) == 2 and "--insecure-no-auth" in refused.log.read_text()
 
 
-def test_with_a_key_others_may_come(tmp_path: Path) -> None:
-    key = "canary-key-123456"
-    with running_server(tmp_path, "--host", "0.0.0.0", script=SCRIPT, API_KEYS=key) as server:
+def test_with_a_key_others_may_come_and_a_second_port_speaks_to_ollamas_programs(tmp_path: Path) -> None:
+    key, other = "canary-key-123456", free_port()
+    with running_server(
+        tmp_path, "--host", "0.0.0.0", "--ollama-port", str(other), script=SCRIPT, API_KEYS=key
+    ) as server:
         assert server.ask("GET", "/models")[0] == 401
         assert server.ask("GET", "/models", headers={"x-api-key": key})[0] == 200
         assert server.ask("GET", "/models", headers={"x-api-key": key, "host": "evil.example"})[0] == 421
         assert key not in server.log.read_text()
         assert key.encode() not in Path(f"/proc/{server.process.pid}/cmdline").read_bytes()
-
-
-def test_a_second_port_speaks_to_programs_that_look_for_ollama(tmp_path: Path) -> None:
-    other = free_port()
-    with running_server(tmp_path, "--ollama-port", str(other), script=SCRIPT) as server:
-        assert server.ask("GET", "/")[1]["name"] == "llm-local"
         second = LiveServer(other, server.process, server.log, server.home)
-        assert second.ask("GET", "/") == (200, b"Ollama is running")
-        assert second.ask("HEAD", "/")[0] == 200
+        assert server.ask("GET", "/", headers={"x-api-key": key})[1]["name"] == "llm-local"
+        assert second.ask("GET", "/", headers={"x-api-key": key}) == (200, b"Ollama is running")
+        assert second.ask("HEAD", "/")[0] == 401
 
 
 def test_it_can_run_in_the_background(tmp_path: Path) -> None:
@@ -215,15 +213,22 @@ def test_it_can_run_in_the_background(tmp_path: Path) -> None:
     assert not _listens(port)
 
 
-def test_what_is_wrong_with_a_detached_server_is_said_at_once(server: LiveServer, tmp_path: Path) -> None:
-    environment = {**os.environ, "MODEL_ID": "starter", "OFFLINE": "1"}
-    taken = _llm_local(environment, "serve", "--detach", "--port", str(server.port))
-    assert taken.returncode == 1 and "cannot be listened on" in taken.stderr
+def test_what_is_wrong_with_a_detached_server_is_said_at_once(
+    server: LiveServer, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_ID", "starter")
+    assert main(["serve", "--detach", "--port", str(server.port)]) == 1
+    assert "cannot be listened on" in capfd.readouterr().err
     (tmp_path / "link").symlink_to(tmp_path / "target")
-    linked = _llm_local(environment, "serve", "--detach", "--log-file", str(tmp_path / "link"))
-    assert linked.returncode == 6 and not (tmp_path / "target").exists()
-    assert _llm_local(environment, "serve", "--port", "99999").returncode == 2
-    assert _llm_local(environment, "serve", "--log-file", "x").returncode == 2
+    assert main(["serve", "--detach", "--log-file", str(tmp_path / "link")]) == 6
+    assert not (tmp_path / "target").exists()
+    for words in (
+        ["--port", "99999"],
+        ["--log-file", "x"],
+        ["--api-key", "a b"],
+        ["--host", "0.0.0.0", "--port", "70000"],
+    ):
+        assert main(["serve", *words]) == 2
 
 
 def _llm_local(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:

@@ -94,7 +94,7 @@ class RunBody(OptionsBody):
         default=None, ge=-1, le=MAX_KEEP_ALIVE_S, description="How long the model stays after this; -1 stays."
     )
     deadline_s: float | None = Field(
-        default=None, gt=0, le=86_400, description="Seconds after which nobody wants the reply any more."
+        default=None, ge=1, le=86_400, description="Seconds after which nobody wants the reply any more."
     )
     priority: int = Field(
         default=0, ge=-100, le=100, description="Higher is served first; above 0 is for admins."
