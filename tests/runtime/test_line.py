@@ -38,7 +38,7 @@ def positions(*tickets: Ticket) -> list[int]:
 @in_a_loop
 async def test_places_go_to_who_comes_first_and_the_rest_waits_in_order() -> None:
     line, _ = line_of(max_concurrent=2)
-    tickets = [line.enter("me") for _ in range(5)]
+    tickets = [line.enter("local") for _ in range(5)]
     assert [ticket.state for ticket in tickets] == ["running"] * 2 + ["waiting"] * 3
     assert positions(*tickets) == [0, 0, 1, 2, 3]
     tickets[0].leave()
@@ -49,23 +49,23 @@ async def test_places_go_to_who_comes_first_and_the_rest_waits_in_order() -> Non
 @in_a_loop
 async def test_a_full_line_refuses_and_says_when_to_come_back() -> None:
     line, clock = line_of(max_concurrent=2, max_waiting=8, timeout_s=10_000.0)
-    tickets = [line.enter("me") for _ in range(10)]
+    tickets = [line.enter("local") for _ in range(10)]
     with pytest.raises(Busy, match="2 requests run and 8 wait") as refused:
-        line.enter("me", priority=10)
+        line.enter("local", priority=10)
     assert refused.value.kind == "server_busy"
     assert refused.value.retry_after_s == 1.0  # the least: nothing was measured
     clock.advance(7.0)
     with pytest.raises(Busy) as refused:
-        line.enter("me")
+        line.enter("local")
     # those who run are expected to run as long again: 2 turns of 2 places
     assert refused.value.retry_after_s == 7.0
     tickets[0].leave()
-    line.enter("me")
+    line.enter("local")
     clock.advance(1000.0)
     tickets[1].leave()
-    line.enter("me")
+    line.enter("local")
     with pytest.raises(Busy) as refused:
-        line.enter("me")
+        line.enter("local")
     assert refused.value.retry_after_s == 120.0
     assert line.statistics().refused_total == 3
 
@@ -73,31 +73,45 @@ async def test_a_full_line_refuses_and_says_when_to_come_back() -> None:
 @in_a_loop
 async def test_a_line_without_waiting_places_still_has_its_places_to_run() -> None:
     line, _ = line_of(max_concurrent=1, max_waiting=0)
-    ticket = line.enter("me")
+    ticket = line.enter("local")
     with pytest.raises(Busy):
-        line.enter("me")
+        line.enter("local")
     ticket.leave()
-    assert line.enter("me").state == "running"
+    assert line.enter("local").state == "running"
 
 
 @in_a_loop
-async def test_the_reserved_places_are_for_owners_of_whom_nobody_waits() -> None:
-    line, _ = line_of(max_concurrent=1, max_waiting=4, reserved=2)
-    line.enter("flood")
-    line.enter("flood")
-    line.enter("flood")
+async def test_where_there_are_owners_some_places_are_kept_for_the_others() -> None:
+    line, _ = line_of(max_concurrent=8, max_waiting=16, reserved=2)
+    flood = [line.enter("flood") for _ in range(6 + 14)]
+    assert [ticket.state for ticket in flood] == ["running"] * 6 + ["waiting"] * 14
     with pytest.raises(Busy):
         line.enter("flood")
-    assert line.enter("other").place.position == 1
-    assert line.enter("third").state == "waiting"
+    others = [line.enter("other") for _ in range(2)]
+    assert [ticket.state for ticket in others] == ["running"] * 2, "at once, whoever waits"
+    last = [line.enter(name) for name in ("third", "fourth")]
+    assert [ticket.place.position for ticket in last] == [1, 2]
     with pytest.raises(Busy):
-        line.enter("fourth")
+        line.enter("fifth")
+    flood[0].leave()
+    assert [ticket.state for ticket in last] == ["running", "waiting"]
+    others[0].leave()
+    flood[1].leave()
+    assert last[1].state == "running"
+    assert sum(ticket.state == "running" for ticket in flood) <= 6
+
+
+@in_a_loop
+async def test_without_keys_the_one_owner_has_all_places() -> None:
+    line, _ = line_of(max_concurrent=8, max_waiting=16, reserved=2)
+    tickets = [line.enter("local") for _ in range(24)]
+    assert [ticket.state for ticket in tickets] == ["running"] * 8 + ["waiting"] * 16
 
 
 @in_a_loop
 async def test_cancelling_takes_out_of_the_line_at_once_and_twice_is_once() -> None:
     line, _ = line_of(max_concurrent=1)
-    running, first, second = (line.enter("me") for _ in range(3))
+    running, first, second = (line.enter("local") for _ in range(3))
     turn = asyncio.create_task(first.turn())
     await asyncio.sleep(0)
     assert first.cancel() is True
@@ -116,7 +130,7 @@ async def test_cancelling_takes_out_of_the_line_at_once_and_twice_is_once() -> N
 @in_a_loop
 async def test_a_waiting_task_that_is_cancelled_leaves_in_the_same_turn_of_the_loop() -> None:
     line, _ = line_of(max_concurrent=1)
-    running, gone, next_one = (line.enter("me") for _ in range(3))
+    running, gone, next_one = (line.enter("local") for _ in range(3))
     task = asyncio.create_task(gone.turn())
     await asyncio.sleep(0)
     task.cancel()
@@ -129,7 +143,7 @@ async def test_a_waiting_task_that_is_cancelled_leaves_in_the_same_turn_of_the_l
 @in_a_loop
 async def test_a_task_that_is_cancelled_just_as_it_is_let_in_gives_its_place_on() -> None:
     line, _ = line_of(max_concurrent=1)
-    running, gone, next_one = (line.enter("me") for _ in range(3))
+    running, gone, next_one = (line.enter("local") for _ in range(3))
     task = asyncio.create_task(gone.turn())
     await asyncio.sleep(0)
     running.leave()  # lets `gone` in, whose task has not run yet
@@ -142,8 +156,8 @@ async def test_a_task_that_is_cancelled_just_as_it_is_let_in_gives_its_place_on(
 @in_a_loop
 async def test_who_waits_too_long_is_told_and_never_starts() -> None:
     line = Line(LineLimits(1, 4, timeout_s=0.05))
-    running = line.enter("me")
-    short, long = line.enter("me", timeout_s=0.01), line.enter("me", deadline_s=30.0)
+    running = line.enter("local")
+    short, long = line.enter("local", timeout_s=0.01), line.enter("local", deadline_s=30.0)
     for ticket in (short, long):
         with pytest.raises(Busy, match=r"waited 0\.\d s") as refused:
             await asyncio.wait_for(ticket.turn(), 5)
@@ -158,7 +172,7 @@ async def test_who_waits_too_long_is_told_and_never_starts() -> None:
 @in_a_loop
 async def test_nobody_is_let_in_after_their_time_even_if_the_timer_is_late() -> None:
     line, clock = line_of(max_concurrent=1, timeout_s=10.0)
-    running, late, in_time = line.enter("me"), line.enter("me", deadline_s=3.0), line.enter("me")
+    running, late, in_time = line.enter("local"), line.enter("local", deadline_s=3.0), line.enter("local")
     clock.advance(3.0)
     running.leave()
     assert (late.state, in_time.state) == ("timed_out", "running")
@@ -167,7 +181,7 @@ async def test_nobody_is_let_in_after_their_time_even_if_the_timer_is_late() -> 
 @in_a_loop
 async def test_watchers_see_every_place_once() -> None:
     line, clock = line_of(max_concurrent=1)
-    tickets = [line.enter("me") for _ in range(4)]
+    tickets = [line.enter("local") for _ in range(4)]
 
     async def watch(ticket: Ticket) -> list[Place]:
         return [place async for place in ticket.places()]
@@ -189,8 +203,8 @@ async def test_watchers_see_every_place_once() -> None:
 async def test_a_watcher_sleeps_while_only_the_estimate_moves() -> None:
     line = Line(LineLimits(1, 8), clock=FakeClock(tick=0.5))
     for _ in range(2):
-        line.enter("me").leave()
-    running, waiting = line.enter("me"), line.enter("me")
+        line.enter("local").leave()
+    running, waiting = line.enter("local"), line.enter("local")
     seen: list[Place] = []
 
     async def watch() -> None:
@@ -204,7 +218,7 @@ async def test_a_watcher_sleeps_while_only_the_estimate_moves() -> None:
     assert len(seen) == 1
     first, later = waiting.place.eta_s, waiting.place.eta_s
     assert first is not None and later is not None and first < later, "it moves with the clock"
-    line.enter("me")
+    line.enter("local")
     running.leave()
     await asyncio.wait_for(watcher, 5)
     assert len(seen) <= 2
@@ -213,7 +227,7 @@ async def test_a_watcher_sleeps_while_only_the_estimate_moves() -> None:
 @in_a_loop
 async def test_in_a_long_line_watchers_hear_of_some_steps_and_of_their_turn_at_once() -> None:
     line = Line(LineLimits(1, 100))
-    tickets = [line.enter("me") for _ in range(61)]
+    tickets = [line.enter("local") for _ in range(61)]
     seen: list[list[int]] = [[] for _ in tickets]
 
     async def watch(number: int) -> None:
@@ -240,7 +254,7 @@ async def test_in_a_long_line_watchers_hear_of_some_steps_and_of_their_turn_at_o
 @in_a_loop
 async def test_a_watcher_who_goes_away_harms_nobody() -> None:
     line, _ = line_of(max_concurrent=1)
-    running, waiting = line.enter("me"), line.enter("me")
+    running, waiting = line.enter("local"), line.enter("local")
 
     async def watch() -> None:
         async for _ in waiting.places():
@@ -258,7 +272,7 @@ async def test_a_watcher_who_goes_away_harms_nobody() -> None:
 @in_a_loop
 async def test_what_is_measured_makes_the_estimates() -> None:
     line, clock = line_of(max_concurrent=2)
-    tickets = [line.enter("me") for _ in range(5)]
+    tickets = [line.enter("local") for _ in range(5)]
     assert line.statistics().newcomer_eta_s is None
     clock.advance(8.0)
     tickets[0].leave()
@@ -274,14 +288,14 @@ async def test_what_is_measured_makes_the_estimates() -> None:
 @in_a_loop
 async def test_a_closed_line_refuses_who_waits_and_who_comes_and_lets_the_others_finish() -> None:
     line, _ = line_of(max_concurrent=1)
-    running, waiting = line.enter("me"), line.enter("me")
+    running, waiting = line.enter("local"), line.enter("local")
     idle = asyncio.create_task(line.idle())
     line.close(Busy("The server is shutting down.", kind="shutting_down"))
     for _ in range(2):
         with pytest.raises(Busy, match="shutting down"):
             await waiting.turn()
     with pytest.raises(Busy, match="shutting down"):
-        line.enter("me")
+        line.enter("local")
     assert (running.state, idle.done()) == ("running", False)
     running.leave()
     await asyncio.wait_for(idle, 5)
@@ -290,7 +304,7 @@ async def test_a_closed_line_refuses_who_waits_and_who_comes_and_lets_the_others
 @in_a_loop
 async def test_more_places_let_in_at_once_and_fewer_send_nobody_away() -> None:
     line, _ = line_of(max_concurrent=1)
-    tickets = [line.enter("me") for _ in range(4)]
+    tickets = [line.enter("local") for _ in range(4)]
     line.resize(3)
     assert [ticket.state for ticket in tickets] == ["running"] * 3 + ["waiting"]
     line.resize(1)
@@ -309,7 +323,7 @@ async def test_what_makes_no_sense_is_refused_by_name() -> None:
         ({"timeout_s": float("nan")}, "timeout_s"),
     ):
         with pytest.raises(InvalidRequest, match=name) as refused:
-            line.enter("me", **wrong)  # type: ignore[arg-type]
+            line.enter("local", **wrong)  # type: ignore[arg-type]
         assert refused.value.param == name
     assert line.statistics().admitted_total == 0
 
@@ -326,7 +340,7 @@ HISTORY = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(HISTORY, st.integers(1, 3), st.integers(0, 6))
+@given(HISTORY, st.integers(1, 9), st.integers(0, 6))
 def test_a_history_of_a_line_is_what_the_written_order_makes_of_it(history, places, waiting) -> None:
     """Every ticket ends one way only, the bounds hold, nobody is let in late, and the order is the written one."""
 
@@ -337,14 +351,20 @@ def test_a_history_of_a_line_is_what_the_written_order_makes_of_it(history, plac
         running: list[Ticket] = []
         refused = 0
 
+        def full(owner: str) -> bool:
+            mine = sum(ticket.owner == owner for ticket in running)
+            return len(running) == places or mine == places - places // 4
+
         def expect() -> None:
             for number, ticket in list(ours.items()):
                 if ticket.expires <= clock.now:
                     order.leave(number, clock.now)
                     assert ours.pop(number).state == "timed_out"
             while len(running) < places and ours:
-                number = order.take_next(clock.now)
-                assert number is not None
+                number = order.take_next(clock.now, lambda owner: places - places // 4)
+                if number is None:
+                    assert all(full(ticket.owner) for ticket in ours.values())
+                    break
                 running.append(ours.pop(number))
                 assert running[-1].state == "running"
             assert all(ticket.state == "waiting" for ticket in ours.values())
@@ -355,7 +375,7 @@ def test_a_history_of_a_line_is_what_the_written_order_makes_of_it(history, plac
 
         for what, one, other in history:
             if what == "enter":
-                if len(running) == places and len(ours) == waiting:
+                if full(one) and len(ours) == waiting:
                     with pytest.raises(Busy):
                         line.enter(one, priority=other)
                     refused += 1

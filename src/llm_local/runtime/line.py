@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Final
 
+from llm_local.conversations.records import LOCAL_OWNER
 from llm_local.errors import Busy, InvalidRequest, LocalLLMError
 from llm_local.options import Bound
 from llm_local.runtime.line_facts import LineLimits, LineStatistics, Place, TicketState
@@ -155,7 +156,7 @@ class Line:
         wait_s = min([self.limits.timeout_s, *_times(timeout_s=timeout_s, deadline_s=deadline_s)])
         if self._closed_with is not None:
             raise self._closed_with.with_traceback(None)
-        if len(self._running) >= self.limits.max_concurrent and not self._has_room(owner):
+        if not self._can_run(owner) and not self._can_wait(owner):
             self._totals["refused"] += 1
             raise Busy(
                 f"The server is busy: {len(self._running)} requests run and {len(self._waiting)} wait.",
@@ -254,16 +255,25 @@ class Line:
         self._advance()
         self._wake()
 
-    def _has_room(self, owner: str) -> bool:
-        reserved = self.limits.reserved if self._order.num_waiting(owner) else 0
-        return len(self._waiting) < self.limits.max_waiting - reserved
+    def _most(self, owner: str) -> int:
+        """How many of an owner may run. Without keys there is one owner, and nobody to keep a place for."""
+        return self.limits.max_concurrent if owner == LOCAL_OWNER else self.limits.owner_most
+
+    def _can_run(self, owner: str) -> bool:
+        free = self.limits.max_concurrent - len(self._running)
+        return free > 0 and self._order.num_running(owner) < self._most(owner)
+
+    def _can_wait(self, owner: str) -> bool:
+        alone = owner == LOCAL_OWNER or not self._order.num_waiting(owner)
+        kept = 0 if alone else self.limits.reserved
+        return len(self._waiting) < self.limits.max_waiting - kept
 
     def _advance(self) -> None:
         """Let in whoever is next, as long as there are places."""
         now = self.clock()
         self._expire(now)  # the timer may be late, but nobody is let in after their time
         while len(self._running) < self.limits.max_concurrent:
-            number = self._order.take_next(now)
+            number = self._order.take_next(now, self._most)
             if number is None:
                 break
             ticket = self._waiting.pop(number)

@@ -14,7 +14,7 @@ TicketState = Literal["waiting", "running", "finished", "cancelled", "timed_out"
 class LineLimits:
     """- `max_concurrent`: how many run at once; `max_waiting`: how many may wait beside them.
     - `timeout_s`: the longest wait; `aging_s`: how long the foremost is passed over before it rises by one priority.
-    - `reserved`: the last of the waiting places, which only an owner may take of whom nobody waits yet.
+    - `reserved`: the last of the waiting places: where there are owners, for one of whom nobody waits yet.
     """
 
     max_concurrent: int = 32
@@ -22,6 +22,11 @@ class LineLimits:
     timeout_s: float = 300.0
     aging_s: float = 10.0
     reserved: int = 0
+
+    @property
+    def owner_most(self) -> int:
+        """How many of one owner may run where there are owners: a quarter of the places is kept for others."""
+        return self.max_concurrent - self.max_concurrent // 4
 
 
 @dataclass(frozen=True, slots=True)

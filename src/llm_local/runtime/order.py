@@ -15,6 +15,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -84,11 +85,24 @@ class WrittenOrder:
         self._owners.setdefault(owner, _Owner()).waiting += 1
         return self._last_number
 
-    def take_next(self, now: float) -> int | None:
-        """Let the next one in, who runs from now on; None when nobody waits."""
-        if not self._rows:
+    def num_running(self, owner: str) -> int:
+        """How many of an owner run."""
+        known = self._owners.get(owner)
+        return known.running if known is not None else 0
+
+    def take_next(self, now: float, most: Callable[[str], int] | None = None) -> int | None:
+        """Let the next one in, who runs from now on; None when nobody waits.
+
+        `most` says how many of an owner may run; those of an owner of whom so many run stay where they are.
+        """
+        rows = [
+            row
+            for row in self._rows.values()
+            if most is None or self.num_running(row.owner) < most(row.owner)
+        ]
+        if not rows:
             return None
-        row = min(self._rows.values(), key=lambda row: self._rank(row, self._owners[row.owner], now))
+        row = min(rows, key=lambda row: self._rank(row, self._owners[row.owner], now))
         number = next(iter(row.numbers))
         owner = self._owners[row.owner]
         self._last_turn += 1
@@ -109,7 +123,7 @@ class WrittenOrder:
         self._forget_idle(owner)
 
     def standing(self, now: float) -> list[int]:
-        """Those who wait, as they would be let in if nobody came, left or finished from now on."""
+        """Those who wait, as they would be let in if nobody came, left or finished from now on, and any number ran."""
         owners = {
             name: _Owner(owner.waiting, owner.running, owner.last_turn)
             for name, owner in self._owners.items()
