@@ -213,6 +213,27 @@ def test_completions_are_continued_and_scored(client: OpenAI) -> None:
     assert "".join(part.choices[0].text for part in parts) == whole.choices[0].text
 
 
+def test_the_best_of_several_is_the_likeliest(client: OpenAI) -> None:
+    asked: Any = {
+        "model": MODEL,
+        "prompt": "The sky",
+        "max_tokens": 6,
+        "temperature": 1.5,
+        "seed": 11,
+        "logprobs": 0,
+    }
+    every = client.completions.create(**asked, n=4)
+    best = client.completions.create(**asked, best_of=4)
+    [found] = best.choices
+    means = {}
+    for choice in every.choices:
+        assert choice.logprobs is not None and choice.logprobs.token_logprobs is not None
+        means[choice.text] = sum(choice.logprobs.token_logprobs) / len(choice.logprobs.token_logprobs)
+    assert found.text == max(means, key=lambda text: means[text])
+    assert best.usage is not None and every.usage is not None
+    assert best.usage.completion_tokens == every.usage.completion_tokens
+
+
 def test_embeddings(client: OpenAI) -> None:
     alone = client.embeddings.create(model=MODEL, input="The sky is blue.")
     both = client.embeddings.create(

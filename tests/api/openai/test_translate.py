@@ -221,6 +221,8 @@ def test_prompts_of_every_form() -> None:
     assert completion(prompt="a")[0].changes == {"max_new_tokens": 16}
     assert completion(prompt="a", max_tokens=0, echo=True)[0].changes == {"max_new_tokens": 1}
     assert completion(prompt="a", logprobs=0)[0].changes["logprobs"] is True
+    assert completion(prompt="a", best_of=2)[0].changes["logprobs"] is True
+    assert "logprobs" not in completion(prompt="a", best_of=2, n=2)[0].changes
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,9 @@ def test_prompts_of_every_form() -> None:
         ({"prompt": ["a"] * 17, "n": 128}, "prompt"),
         ({"prompt": {"a": 1}}, "prompt"),
         ({"prompt": "a", "suffix": "b"}, "suffix"),
-        ({"prompt": "a", "best_of": 3}, "best_of"),
+        ({"prompt": "a", "best_of": 1, "n": 2}, "best_of"),
+        ({"prompt": "a", "best_of": 3, "stream": True}, "best_of"),
+        ({"prompt": ["a"] * 17, "best_of": 128}, "prompt"),
         ({"prompt": "a", "max_tokens": 0}, "max_tokens"),
         ({"prompt": "a", "logprobs": 21}, "logprobs"),
     ],

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import chain
+from math import fsum, inf
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -24,12 +26,12 @@ from llm_local.api.openai.errors import in_openai_words
 from llm_local.api.openai.headers import reply_headers, warnings_of
 from llm_local.api.openai.schemas import CompletionRequest
 from llm_local.api.openai.token_logprobs import CompletionLogprobs
-from llm_local.api.openai.translate import completion_works, num_choices, wants_usage
+from llm_local.api.openai.translate import completion_works, num_choices, num_tried, wants_usage
 from llm_local.api.streams import DONE, sse
-from llm_local.events import Event, Finish, Timings, TokenLogprob, Usage
+from llm_local.events import Delta, Event, Finish, Timings, TokenLogprob, Usage
 from llm_local.service import Service, Work
 
-__all__ = ["create_completion", "router"]
+__all__ = ["best_of", "create_completion", "router"]
 
 router = APIRouter(prefix=PREFIX)
 
@@ -97,7 +99,7 @@ async def create_completion(request: Request) -> Response:
 async def _begin(service: Service, body: CompletionRequest, works: list[Work]) -> _Begun:
     with in_openai_words(body.model, "prompt"):
         scores = await all_of([_score(service, body, work) for work in works]) if body.echo else []
-        return _Begun(body, await begin_choices(service, works, num_choices(body)), scores)
+        return _Begun(body, await begin_choices(service, works, num_tried(body)), scores)
 
 
 async def _score(service: Service, body: CompletionRequest, work: Work) -> Tokens:
@@ -122,17 +124,27 @@ async def _answer(request: Request, body: CompletionRequest) -> Response:
     head = Head.new("cmpl-", "text_completion", body.model, found[0][0].choices[0].reply.info)
     tally = Tally()
     shown: list[dict[str, Any]] = []
+    choices: list[Choice] = []
     for prompt, (begun, read) in enumerate(found):
-        for choice, events in zip(begun.choices, read, strict=True):
+        for event in chain.from_iterable(read):
+            tally.feed(event, prompt)
+        for choice, events in best_of(list(zip(begun.choices, read, strict=True)), num_choices(body)):
             writer = begun.writer(head, choice, len(shown))
-            chunks = writer.begin()
-            for event in events:
-                tally.feed(event, prompt)
-                chunks += writer.feed(event)
+            chunks = [*writer.begin(), *chain.from_iterable(map(writer.feed, events))]
             shown.append(whole_choice(chunks))
-    choices = [choice for begun, _ in found for choice in begun.choices]
+            choices.append(choice)
     answer = head.body(choices=shown, usage=tally.usage, **warnings_of(choices))
     return json_response(answer, headers=reply_headers(body, choices))
+
+
+def best_of(tried: list[tuple[Choice, list[Event]]], n: int) -> list[tuple[Choice, list[Event]]]:
+    """The `n` answers whose tokens are the likeliest on average, the best first; where there are just `n`, all."""
+    return tried if len(tried) == n else sorted(tried, key=lambda one: -_mean_logprob(one[1]))[:n]
+
+
+def _mean_logprob(events: list[Event]) -> float:
+    found = [one.logprob for event in events if isinstance(event, Delta) for one in event.logprobs]
+    return fsum(found) / len(found) if found else -inf
 
 
 def _end(choice: Choice) -> Finish:

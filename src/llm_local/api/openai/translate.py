@@ -12,7 +12,7 @@ from llm_local.errors import InvalidRequest
 from llm_local.options import BOUNDS
 from llm_local.service import Caller, Work
 
-__all__ = ["chat_work", "completion_works", "most_tokens", "num_choices", "wants_usage"]
+__all__ = ["chat_work", "completion_works", "most_tokens", "num_choices", "num_tried", "wants_usage"]
 
 _OLD: Final = {"functions": "Use tools.", "function_call": "Use tool_choice."}
 
@@ -24,6 +24,11 @@ def num_choices(request: GenerationRequest) -> int:
 
 MAX_ANSWERS: Final = 2048
 """How many choices one completion request may have, of all its prompts together."""
+
+
+def num_tried(request: CompletionRequest) -> int:
+    """How many answers to each prompt are made, of which the best are given."""
+    return request.best_of or num_choices(request)
 
 
 def wants_usage(request: GenerationRequest) -> bool:
@@ -76,15 +81,16 @@ def completion_works(request: CompletionRequest, caller: Caller) -> list[Work]:
     """
     if request.suffix:
         raise unsupported("suffix", "Nothing here fills in the middle of a text.")
-    if request.best_of is not None and request.best_of != num_choices(request):
-        hint = "Ask for logprobs, and choose among the n answers."
-        raise unsupported("best_of", hint, what="best_of other than n")
+    if request.best_of is not None:
+        _check_best_of(request.best_of, request)
     if request.max_tokens == 0 and not request.echo:
         raise InvalidRequest("max_tokens is 0, which needs echo.", "Ask for 1 or more.", param="max_tokens")
     changes = sampling_changes(request)
     changes["max_new_tokens"] = most_tokens(max(1, 16 if request.max_tokens is None else request.max_tokens))
     if request.logprobs is not None:
         changes |= {"logprobs": True, "top_logprobs": request.logprobs}
+    elif num_tried(request) > num_choices(request):
+        changes["logprobs"] = True  # the best are the likeliest
     constraint = constraint_of(request)
     if constraint is not None:
         changes["constraint"] = constraint
@@ -109,9 +115,9 @@ def _prompts_of(request: CompletionRequest) -> list[str | list[int]]:
     )
     if not prompts:
         raise InvalidRequest("There is no prompt.", param="prompt")
-    if len(prompts) * num_choices(request) > MAX_ANSWERS:
+    if len(prompts) * num_tried(request) > MAX_ANSWERS:
         raise InvalidRequest(
-            f"{len(prompts)} prompts with {num_choices(request)} choices each are asked for, at most {MAX_ANSWERS} "
+            f"{len(prompts)} prompts with {num_tried(request)} choices each are asked for, at most {MAX_ANSWERS} "
             "choices are given.",
             "Send several requests.",
             param="prompt",
@@ -120,6 +126,17 @@ def _prompts_of(request: CompletionRequest) -> list[str | list[int]]:
         if not prompt:
             raise InvalidRequest(f"Prompt {index + 1} is empty.", "Give at least one token.", param="prompt")
     return prompts
+
+
+def _check_best_of(best_of: int, request: CompletionRequest) -> None:
+    if best_of < num_choices(request):
+        raise InvalidRequest(
+            f"best_of is {best_of}, but n is {num_choices(request)}.", "Ask for no fewer.", param="best_of"
+        )
+    if request.stream and best_of > num_choices(request):
+        raise unsupported(
+            "best_of", "Which is the best is known at the end.", what="best_of above n in a stream"
+        )
 
 
 def most_tokens(asked: int) -> int:
