@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> i
     # Late: the server's libraries take a third of a second to import, and help needs none of them.
     from llm_local.api_server import run as run_server
 
-    leave(run_server(args))  # a model that is being loaded in a thread must not keep the process
+    return leave(run_server(args))  # a model that is being loaded in a thread must not keep the process
 
 
 def _detach(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> int:
@@ -69,6 +69,7 @@ def _detach(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) 
     }
     words = ["--insecure-no-auth"] if args.insecure_no_auth else []
     with _open_log(path) as log:
+        before = log.seek(0, os.SEEK_END)
         child = subprocess.Popen(  # noqa: S603  (our own module, with this Python)
             [sys.executable, "-m", "llm_local.api_server", *words],
             stdin=subprocess.DEVNULL,
@@ -79,7 +80,7 @@ def _detach(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) 
         )
     server = _wait(child)
     if server is None:
-        for line in _last_lines(path):
+        for line in _last_lines(path, before):
             messages.note(line)
         if child.poll() is None:
             child.terminate()
@@ -125,10 +126,10 @@ def _open_log(path: Path) -> BinaryIO:
         raise StorageError(f"The log {path} cannot be written: {error.strerror}.") from error
 
 
-def _last_lines(path: Path) -> list[str]:
-    """What the server said last, one line at most of each kind of trouble."""
+def _last_lines(path: Path, before: int) -> list[str]:
+    """Why the server ended: the last of its lines that is an error, else the last. `before` it said nothing."""
     try:
-        data = path.read_bytes()[-_TAIL_BYTES:]
+        data = path.read_bytes()[before:][-_TAIL_BYTES:]
     except OSError:
         return []
     lines = [line for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
