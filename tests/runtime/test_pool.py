@@ -10,7 +10,14 @@ import pytest
 
 from fakes import FakeClock, FakeOpener, give_names
 from llm_local.config import load_config
-from llm_local.errors import Busy, EngineError, InsufficientMemory, ModelCorrupt, ModelNotFound
+from llm_local.errors import (
+    Busy,
+    EngineError,
+    InsufficientMemory,
+    InvalidRequest,
+    ModelCorrupt,
+    ModelNotFound,
+)
 from llm_local.runtime.pool import PATIENCE_S, ModelPool
 
 LIMIT_S = 10.0
@@ -255,7 +262,7 @@ def test_idle_models_go_after_their_time_which_counts_from_the_last_use():
         clock.advance(1)
         pool.sweep()
         await until(lambda: opener.closes == ["b"])
-        assert opener.released == 1
+        await until(lambda: opener.released == 1)
 
     run(test)
 
@@ -356,6 +363,24 @@ def test_a_dead_engine_that_nobody_used_is_found_by_the_next_one_and_the_own_mod
         assert not pool.readiness().ready
         await until(lambda: pool.readiness().ready)
         assert opener.loads == ["b", "b", "a", "a"]
+
+    run(test)
+
+
+def test_the_own_model_stays_away_too_after_three_deaths():
+    async def test(pool, opener, clock):
+        for _ in range(3):
+            lease = await pool.lease(None)
+            await died(pool, opener, "a")
+            lease.release()
+            clock.advance(5)
+        await asyncio.sleep(0.05)
+        assert opener.loads == ["a"] * 3 and "3 times" in pool.readiness().reason
+        clock.advance(300)
+        (await pool.lease(None)).release()
+        assert pool.readiness().ready
+        with pytest.raises(InvalidRequest):
+            await pool.lease(None, float("nan"))
 
     run(test)
 

@@ -37,19 +37,22 @@ class CrashRecord:
 
     def check(self, key: Hashable, name: str) -> None:
         """Raise Busy (kind `model_quarantined`) for a model that is left alone for now."""
-        ends = self._quarantined.get(key)
-        if ends is None:
-            return
-        left = ends - self._clock()
-        if left <= 0:
-            del self._quarantined[key]
+        if not self.is_quarantined(key):
             return
         raise Busy(
             f"{name} is not used for now: its engine died {MAX_CRASHES} times within {WINDOW_S:.0f} seconds.",
             "Try again later, or load it explicitly, which tries at once; the log says why it died.",
-            retry_after_s=left,
+            retry_after_s=self._quarantined[key] - self._clock(),
             kind="model_quarantined",
         )
+
+    def is_quarantined(self, key: Hashable) -> bool:
+        """True while the model is left alone."""
+        ends = self._quarantined.get(key)
+        if ends is not None and ends <= self._clock():
+            del self._quarantined[key]
+            return False
+        return ends is not None
 
     def delay_s(self, key: Hashable) -> float:
         """How long to wait before the model is loaded again."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Judge"]
 
 MAX_DOCUMENTS: Final = Bound(1, 1000, integer=True)
+DOCUMENTS_AT_ONCE: Final = 16
 YES, NO = "Yes", "No"
 RELEVANCE: Final = (
     "Query: {query}\\n\\nDocument: {document}\\n\\n"
@@ -108,9 +109,12 @@ class Judge:
     ) -> tuple[list[float], int]:
         """How likely the model says that the document helps."""
 
+        some = asyncio.Semaphore(DOCUMENTS_AT_ONCE)
+
         async def one(document: str) -> tuple[float, int]:
             question = [Message("user", RELEVANCE.format(query=query, document=document))]
-            decision = await self._decided(lease, demand, question, (YES, NO), DecisionOptions())
+            async with some:
+                decision = await self._decided(lease, demand, question, (YES, NO), DecisionOptions())
             return decision.choices[0].probability, decision.usage.prompt_tokens
 
         try:

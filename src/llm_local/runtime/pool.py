@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Final
 
 from llm_local.config import Config
-from llm_local.errors import Busy, EngineError, LocalLLMError
+from llm_local.errors import Busy, EngineError, InvalidRequest, LocalLLMError
 from llm_local.runtime.answers import KnownModel, Readiness
 from llm_local.runtime.crashes import CrashRecord
 from llm_local.runtime.leases import Lease, Loading, Resident
@@ -72,6 +73,8 @@ class ModelPool:
         Raises:
             LocalLLMError: there is no such model here, it cannot be loaded, or it can never fit the memory.
         """
+        if keep_alive_s is not None and math.isnan(keep_alive_s):
+            raise InvalidRequest("keep_alive is not a number.", param="keep_alive")
         wanted = wanted_model(self._config, name, embeds=embeds)
         key, began = wanted.key, self._clock()
         if retry:
@@ -282,7 +285,8 @@ class ModelPool:
         logger.error("the engine of %s has died", resident.wanted.name)
         self._crashes.record(resident.wanted.key)
         self._memory.drop(resident)
-        if resident.wanted.is_default and not self._closed:
+        quarantined = self._crashes.is_quarantined(resident.wanted.key)
+        if resident.wanted.is_default and not self._closed and not quarantined:
             self._begin(resident.wanted).needed = True
 
     def _arm(self) -> None:

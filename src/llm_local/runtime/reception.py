@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from llm_local.config import Config
 from llm_local.errors import Busy, LocalLLMError
@@ -22,6 +23,9 @@ from llm_local.runtime.wanted import ModelKey, WantedModel
 from llm_local.runtime.work import Caller
 
 __all__ = ["Demand", "Reception"]
+
+# One waiting place in so many is for callers of whom nobody waits yet.
+RESERVED_SHARE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class Reception:
             max_concurrent=config.max_concurrent_requests,
             max_waiting=config.max_waiting_requests,
             timeout_s=config.queue_timeout_s,
+            # whoever floods the line leaves some places to others
+            reserved=config.max_waiting_requests // RESERVED_SHARE,
         )
         self._pool = pool
         self._metrics = metrics
