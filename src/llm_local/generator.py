@@ -1,7 +1,8 @@
 """The generator door: text and messages in, one stream of events out.
 
 Inline: whoever iterates a stream drives the engine, so two streams opened side by side share each forward pass.
-A generator and its streams belong to one thread.
+A stream belongs to one thread, and so does a generator that is driven inline. Requests may be prepared and opened in
+several threads at once, which a server does.
 """
 
 from __future__ import annotations
