@@ -90,6 +90,10 @@ class Launch:
         archive = opening.archive()
         conversation = opening.conversation(archive)
         if conversation is not None and conversation.model and not config.is_explicit("model_id"):
+            if conversation.model != config.model_id:
+                front.view.notice(
+                    f"The conversation goes on with {conversation.model}; --model takes another."
+                )
             config = with_model(config, conversation.model)
         context = command_context(opening.session(config, archive, conversation), table)
         loop = ChatLoop(context, front, self._signals, shows=shows, complete=completer(context))
