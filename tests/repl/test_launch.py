@@ -119,7 +119,7 @@ def test_the_latest_conversation_goes_on_with_its_own_model(archive: Archive) ->
     start = Start("And you?", replies=("Fine.",))
     assert start.run("-c") == 0
     assert start.configs[0].model_id == "some/model"
-    assert start.stderr.text == "The conversation goes on with some/model; --model takes another.\n"
+    assert start.stderr.text == "The conversation goes on with some/model; name a model to take another.\n"
     text, _ = start.asked
     assert "system\nBe brief." in text and "user\nHi" in text and "assistant\nHello." in text
     kept = archive.latest()

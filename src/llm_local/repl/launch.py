@@ -92,7 +92,7 @@ class Launch:
         if conversation is not None and conversation.model and not config.is_explicit("model_id"):
             if conversation.model != config.model_id:
                 front.view.notice(
-                    f"The conversation goes on with {conversation.model}; --model takes another."
+                    f"The conversation goes on with {conversation.model}; name a model to take another."
                 )
             config = with_model(config, conversation.model)
         context = command_context(opening.session(config, archive, conversation), table)
