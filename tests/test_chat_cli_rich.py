@@ -125,14 +125,26 @@ def test_a_signal_gives_the_terminal_back(tmp_path, number):
         chat.wait_for("Line 001")
         chat.signal(number)
         assert chat.exit_code() == 128 + number
+        assert chat.scrollback().endswith("[stopped here; what came is kept]")
         assert chat.modes() == chat.modes_before
         assert chat.raw.rindex(b"\x1b[?25h") > chat.raw.rindex(b"\x1b[?25l")
+
+
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGHUP, "hung up")])
+def test_a_signal_at_the_prompt_leaves_nothing_of_it(tmp_path, number, word):
+    with RichChat(tmp_path) as chat:
+        chat.wait_for_prompts(1)
+        chat.send("half typed")
+        chat.wait_for("half typed")
+        chat.signal(number)
+        assert chat.exit_code() == 128 + number
+        assert chat.scrollback().endswith(f"╯\n\n{word}") and chat.modes() == chat.modes_before
 
 
 def test_loading_shows_a_bar_that_goes_away(tmp_path):
     with RichChat(tmp_path, "x", load_s=2.0) as chat:
         chat.wait_for("━━")
-        assert "weights\\x1b[2J.safetensors" in chat.scrollback()
+        assert "  weights\\x1b[2J.safe…" in chat.scrollback()
         chat.wait_for_prompts(1)
         assert "weights" not in chat.scrollback()
         assert "scripted" in chat.scrollback() and "Alt+Enter sends" in chat.scrollback()

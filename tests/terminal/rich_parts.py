@@ -31,7 +31,7 @@ class FakeModes:
     """Remembers whether typing is hidden."""
 
     def __init__(self) -> None:
-        self.uses_escapes = False
+        self.uses_escapes = self.has_drawing = False
         self.is_silent = False
 
     def silence(self) -> None:

@@ -47,6 +47,11 @@ def test_who_draws_gets_cursor_wrapping_and_colors_put_right(terminal):
     modes.restore()
     assert written(master) == b"\x1b[?2004l\x1b[?25h\x1b[?7h\x1b[0m"
     modes.restore()
+    modes.silence()
+    modes.has_drawing = True
+    modes.restore()
+    assert written(master).startswith(b"\r\x1b[J\x1b[?2004l")
+    modes.restore()
     assert written(master) == b""  # there was nothing to put right
 
 

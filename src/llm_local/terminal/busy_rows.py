@@ -47,16 +47,18 @@ class BusyRows:
 
 
 def _row(progress: Progress) -> Text:
-    row = Text(sanitize_line(f"{VERBS[progress.stage]} {progress.label}") + "  ")
-    unit = _UNITS.get(progress.stage, "")
+    """What, how far, and last its name: that is what a narrow terminal cuts."""
+    row = Text(f"{VERBS[progress.stage]}  ")
+    label = f"  {sanitize_line(progress.label)}" if progress.label else ""
     if progress.stage == "queued":
-        return row.append(f"place {progress.done} of {progress.total or '?'}")
+        return row.append(f"place {progress.done} of {progress.total or '?'}{label}")
+    unit = _UNITS.get(progress.stage, "")
     done, total = (
         format_bytes(count) if progress.stage in _IN_BYTES else f"{count:,}"
         for count in (progress.done, progress.total or 0)
     )
     if not progress.total:
-        return row.append(f"{done}{unit}")
+        return row.append(f"{done}{unit}{label}")
     filled = _BAR_WIDTH * progress.done // progress.total
     row.append("━" * filled, _DONE).append("━" * (_BAR_WIDTH - filled), _LEFT)
-    return row.append(f"  {100 * progress.done // progress.total}%  {done} of {total}{unit}")
+    return row.append(f"  {100 * progress.done // progress.total}%  {done} of {total}{unit}{label}")

@@ -63,7 +63,7 @@ class RichScreen:
         self._spinner: threading.Thread | None = None
         self._wake = threading.Event()
         self.maker = RowMaker(color_system or _color_system())
-        modes.uses_escapes = True
+        modes.uses_escapes = modes.has_drawing = True
 
     @property
     def width(self) -> int:
@@ -142,10 +142,11 @@ class RichScreen:
         with self._lock, contextlib.suppress(OSError, StorageError):
             if self._busy_rows is None:
                 return False
-            rows = [
-                self.maker.text_row(Text.assemble(("  " if number else f"{sign} ", _SPIN), text))
-                for number, text in enumerate(self._busy_rows())
-            ]
+            rows = []
+            for number, text in enumerate(self._busy_rows()):
+                row = Text.assemble(("  " if number else f"{sign} ", _SPIN), text)
+                row.truncate(self._size()[0], overflow="ellipsis")
+                rows.append(self.maker.text_row(row))
             if not self._tail.is_live:
                 self._modes.silence()
             self._tail.paint([], rows)

@@ -13,6 +13,7 @@ __all__ = ["TerminalModes"]
 
 # Bracketed paste ends, the cursor is shown, lines are broken at the margin, and no color is left.
 _PLAIN_AGAIN: Final = b"\x1b[?2004l\x1b[?25h\x1b[?7h\x1b[0m"
+_ERASE_DRAWING: Final = b"\r\x1b[J"
 _LOCAL_FLAGS: Final = 3
 _SPECIAL_KEYS: Final = 6
 
@@ -20,12 +21,14 @@ _SPECIAL_KEYS: Final = 6
 class TerminalModes:
     """The modes of a terminal as they were when this was made; nothing where the descriptor is none.
 
-    `uses_escapes` is for whoever edits lines or draws there: then a restore ends what they switch on, too.
+    `uses_escapes` is for whoever edits lines or draws there: then a restore ends what they switch on, too. With
+    `has_drawing` it erases what changes: the line of the cursor and all below.
     """
 
     def __init__(self, descriptor: int = STDIN) -> None:
         self._descriptor = descriptor
         self.uses_escapes = False
+        self.has_drawing = False
         self._modes: list[Any] | None = None
         with contextlib.suppress(termios.error, OSError):
             self._modes = termios.tcgetattr(descriptor)
@@ -66,4 +69,4 @@ class TerminalModes:
                 return
             termios.tcsetattr(self._descriptor, termios.TCSANOW, self._modes)
             if self.uses_escapes:
-                os.write(self._descriptor, _PLAIN_AGAIN)
+                os.write(self._descriptor, (_ERASE_DRAWING if self.has_drawing else b"") + _PLAIN_AGAIN)
