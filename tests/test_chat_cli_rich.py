@@ -105,7 +105,7 @@ def test_ctrl_c_at_ten_instants_gives_the_prompt_back(tmp_path):
             chat.wait_for_prompts(turn)
             chat.ask(f"question {turn}")
             chat.wait_for(f"question {turn}")
-            time.sleep(chance.random() * 0.5)
+            time.sleep(chance.random() * 0.3)
             asked_s = time.monotonic()
             chat.send(CTRL_C)
             chat.wait_for("[stopped", count=turn)
