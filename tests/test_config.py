@@ -87,6 +87,8 @@ def test_the_defaults() -> None:
         "hf_token": None,
         "plugins": None,
         "log_level": "warning",
+        "chat_enter_submits": False,
+        "chat_show_thinking": False,
         "origins": {},
         "env_file": None,
         "file_warnings": (),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from llm_local.cli.main import verb_parser
 from llm_local.config import SETTINGS, load_config
 from llm_local.settings.documents import env_example, settings_markdown
 
@@ -56,5 +57,6 @@ def test_the_script_says_what_is_stale() -> None:
 def test_every_documented_flag_exists() -> None:
     script = [sys.executable, str(ROOT / "scripts" / "run_once.py"), "--help"]
     words = set(subprocess.check_output(script, text=True, timeout=60).replace(",", " ").split())
-    words |= set(verb_parser("serve").format_help().replace(",", " ").split())
+    for verb in ("serve", "chat"):
+        words |= set(verb_parser(verb).format_help().replace(",", " ").split())
     assert {setting.flag for setting in SETTINGS.values() if setting.flag} <= words
