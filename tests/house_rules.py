@@ -83,6 +83,8 @@ ZONES: Mapping[str, tuple[str, ...]] = {
 # Rooms whose import may load torch, its zone, or numpy; who is not in one imports them late. All others stay light.
 HEAVY_ROOMS = (*_TORCH_ROOMS, "constraints")
 
+_ROUTE_METHODS = frozenset({"api_route", "delete", "get", "head", "post", "put"})
+
 FORBIDDEN_NAMES = frozenset(
     {"utils", "util", "helpers", "helper", "common", "misc", "base", "core", "manager"}
 )
@@ -308,7 +310,10 @@ def check_exports(modules: list[Module]) -> list[str]:
         public = {
             node.name
             for node in module.tree.body
-            if isinstance(node, _Function | ast.ClassDef) and not node.name.startswith("_")
+            if isinstance(node, _Function | ast.ClassDef)
+            and not node.name.startswith("_")
+            # a route is reached by its address, and its name is for the OpenAPI document
+            and not any(_is_route(one) for one in node.decorator_list)
         }
         found += [
             module.at(1, f"__all__ names {name}, which is not there") for name in exported if name not in has
@@ -335,6 +340,11 @@ def check_banned(modules: list[Module]) -> list[str]:
 def functions(module: Module) -> Iterator[_Function]:
     """Every function of a module, methods and nested ones included."""
     return (node for node in ast.walk(module.tree) if isinstance(node, _Function))
+
+
+def _is_route(decorator: ast.expr) -> bool:
+    called = decorator.func if isinstance(decorator, ast.Call) else None
+    return isinstance(called, ast.Attribute) and called.attr in _ROUTE_METHODS
 
 
 def _may_import(importer: str, target: str) -> bool:

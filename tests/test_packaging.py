@@ -21,6 +21,7 @@ IMPORT_NAMES = {"python-dotenv": "dotenv", "pyyaml": "yaml", "markdown-it-py": "
 # Needed though no module of ours imports it.
 NEEDED_BY_OTHERS = {
     "accelerate": "transformers spreads a model over several devices with it",
+    "fastapi_offline": "the page of the API shows itself with files of it",
     "huggingface_hub": "transformers reads model folders through it",
     "jinja2": "transformers renders chat templates with it",
 }
@@ -51,7 +52,9 @@ ELSEWHERE = ("bench.peers.gguf_writer", "bench.peers.llama_cpp_driver")
 
 def _third_party(folder: str) -> set[str]:
     modules = [module for module in read_modules(ROOT / folder) if not module.name.endswith(ELSEWHERE)]
-    local = {module.name.rpartition(".")[2] for module in modules} | {"starter", "terminal", "llm_local"}
+    # the package is imported by its whole name, scripts by their own
+    scripts = {module.name.rpartition(".")[2] for module in modules} | {"starter", "terminal"}
+    local = {"llm_local"} if folder == "src" else {"llm_local", *scripts}
     names = {one.target.partition(".")[0] for module in modules for one in imports(module)}
     return names - set(sys.stdlib_module_names) - local - {"_typeshed"}
 
