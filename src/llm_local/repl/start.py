@@ -15,7 +15,7 @@ from llm_local.terminal.exit_codes import OK, error_line, exit_code
 from llm_local.terminal.streams import STDIN, STDOUT, AnswerWriter, Messages, hold_standard_streams
 from llm_local.terminal.terminal_modes import TerminalModes
 
-__all__ = ["run_chat", "run_program"]
+__all__ = ["own_stdout", "run_chat", "run_program"]
 
 
 def run_program(
