@@ -34,6 +34,7 @@ class FakeReply:
         self.id = uuid.uuid4().hex
         self.model = work.model or "fake"
         self.info = INFO
+        self.prompt_ids = (11, 12, 13)
         self.prompt_tokens = 3
         self.prompt_text = "prompt"
         self.options = GenerationOptions(seed=7)
@@ -89,7 +90,7 @@ class FakeService:
         return reply
 
     async def embed(
-        self, caller: Any, model: str | None, texts: Any, *, dimensions: int | None = None
+        self, caller: Any, model: str | None, texts: Any, *, dimensions: int | None = None, **more: Any
     ) -> EmbeddedTexts:
         self.calls.append(("embed", caller.owner, tuple(texts), dimensions))
         vectors = tuple((1.0, 0.0) for _ in texts)

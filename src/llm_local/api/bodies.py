@@ -24,6 +24,7 @@ __all__ = [
     "MAX_BODY_BYTES",
     "BodyTooLarge",
     "DialectModel",
+    "EmptyBody",
     "ignored_names",
     "json_body",
     "parse_json",
@@ -54,6 +55,13 @@ class BodyTooLarge(InvalidRequest):
         super().__init__(
             f"The request body has over {max_bytes} bytes.", "Send less at once.", kind="body_too_large"
         )
+
+
+class EmptyBody(InvalidRequest):
+    """There is no body."""
+
+    def __init__(self) -> None:
+        super().__init__("The request body is empty.", "Send a JSON object.", kind="invalid_json")
 
 
 class DialectModel(BaseModel):
@@ -95,7 +103,7 @@ def parse_json(raw: bytes) -> dict[str, Any]:
         InvalidRequest: of kind `invalid_json`, saying what is wrong without a word of the body.
     """
     if not raw.strip():
-        raise _no_json("The request body is empty.", "Send a JSON object.")
+        raise EmptyBody
     try:
         found = json.loads(
             raw.decode("utf-8"),

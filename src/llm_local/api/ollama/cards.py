@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,7 @@ _PARAMETERS: Final[Mapping[str, str]] = {
     "typical_p": "typical_p",
     "repetition_penalty": "repeat_penalty",
 }
+_PURPOSE: Final = re.compile(r"(?<=.)(?:For[A-Z]\w*|LMHeadModel|Model)$", re.ASCII)
 _SIZES: Final = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K"))
 
 
@@ -74,7 +76,7 @@ def shown_model(shown: ShownModel) -> dict[str, Any]:
 
 def details_of(model: KnownModel, card: ModelCard | None = None) -> dict[str, Any]:
     """The `details` of a model."""
-    family = (card.model_type if card is not None else "") or model.architecture
+    family = family_of(model)
     quantized = card is not None and card.quantization not in ("", "none")
     details: dict[str, Any] = {
         "parent_model": "",
@@ -93,7 +95,7 @@ def details_of(model: KnownModel, card: ModelCard | None = None) -> dict[str, An
 
 def model_info(model: KnownModel, card: ModelCard | None) -> dict[str, Any]:
     """Sizes under the keys that clients look for; what the files do not tell is left out."""
-    architecture = (card.model_type if card is not None else "") or model.architecture or "unknown"
+    architecture = family_of(model) or "unknown"
     found: dict[str, Any] = {
         "general.architecture": architecture,
         "general.basename": model.name,
@@ -109,6 +111,11 @@ def model_info(model: KnownModel, card: ModelCard | None) -> dict[str, Any]:
             f"{architecture}.vocab_size": card.shape.vocab_size,
         }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def family_of(model: KnownModel) -> str:
+    """The architecture without what it is made for: `LlamaForCausalLM` is a `llama`."""
+    return _PURPOSE.sub("", model.architecture).lower()
 
 
 def capabilities_of(model: KnownModel) -> list[str]:

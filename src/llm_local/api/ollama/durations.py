@@ -23,7 +23,7 @@ _UNITS_S: Final = {
     "m": 60.0,
     "h": 3600.0,
 }
-_NUMBER: Final = r"\d{1,20}(?:\.\d{0,20})?|\.\d{1,20}"
+_NUMBER: Final = r"[0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20}"
 _PLAIN: Final = re.compile(rf"([+-]?)({_NUMBER})")
 _PART: Final = re.compile(rf"({_NUMBER})(ns|us|µs|μs|ms|s|m|h)")
 _GO: Final = re.compile(rf"([+-]?)((?:(?:{_NUMBER})(?:ns|us|µs|μs|ms|s|m|h))+)")

@@ -11,13 +11,13 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from llm_local.api.bodies import ignored_names, json_body, read_body
+from llm_local.api.bodies import ignored_names, json_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
 from llm_local.api.ollama import PREFIX
 from llm_local.api.ollama.durations import keep_alive_s, nanoseconds
-from llm_local.api.ollama.errors import in_ollama_words
+from llm_local.api.ollama.errors import in_ollama_words, read_request
 from llm_local.api.ollama.generation import JSON
 from llm_local.api.ollama.names import resolved_name
 from llm_local.api.ollama.replies import TRIMMED_HEADER, ignored_header
@@ -40,7 +40,7 @@ async def embed(request: Request) -> Response:
     `curl http://127.0.0.1:8000/api/embed -d '{"model": "starter", "input": "The sky is blue."}'`
     """
     began = time.monotonic()
-    body = await read_body(request, OllamaEmbed)
+    body = await read_request(request, OllamaEmbed)
     texts = texts_of(body.input)
     found = await until_gone(
         request, _embedded(request, body, texts, body.dimensions or None, truncate=body.truncate is not False)
@@ -63,7 +63,7 @@ async def embeddings(request: Request) -> Response:
 
     `curl http://127.0.0.1:8000/api/embeddings -d '{"model": "starter", "prompt": "The sky is blue."}'`
     """
-    body = await read_body(request, OllamaEmbeddings)
+    body = await read_request(request, OllamaEmbeddings)
     texts = [body.prompt] if body.prompt else []
     found = await until_gone(request, _embedded(request, body, texts, None, truncate=True))
     vector = list(found.vectors[0]) if found.vectors else []
@@ -80,7 +80,7 @@ def texts_of(given: Any) -> list[str]:
     if texts is None or texts == [""]:
         return []
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise InvalidRequest("invalid input type", "Give a text, or a list of texts.", param="input")
+        raise InvalidRequest("invalid input type", param="input")
     return texts
 
 

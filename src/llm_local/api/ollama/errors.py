@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+from fastapi import Request
+from pydantic import BaseModel
+
+from llm_local.api.bodies import EmptyBody, read_body
 from llm_local.api.errors import Envelope, Failure
 from llm_local.errors import ContextLengthExceeded, InvalidRequest, ModelNotFound, UnsupportedTask
 
-__all__ = ["OllamaEnvelope", "in_ollama_words", "lacks"]
+__all__ = ["OllamaEnvelope", "in_ollama_words", "lacks", "read_request"]
+
+Body = TypeVar("Body", bound=BaseModel)
 
 
 class OllamaEnvelope(Envelope):
@@ -54,4 +60,12 @@ def in_ollama_words(model: str, task: str = "generate") -> Iterator[None]:
 def lacks(model: str, ability: str, param: str, hint: str = "") -> InvalidRequest:
     """The error for what a model cannot do, ready to raise; Ollama's clients know its sentence."""
     text = f'"{model}" does not support {ability}'
-    return UnsupportedTask(f"{text}." if hint else text, hint, param=param)
+    return InvalidRequest(f"{text}." if hint else text, hint, param=param, kind=UnsupportedTask.kind)
+
+
+async def read_request(request: Request, model: type[Body]) -> Body:
+    """The body of a request. Raises InvalidRequest where it is not what `model` allows."""
+    try:
+        return await read_body(request, model)
+    except EmptyBody as error:
+        raise InvalidRequest("missing request body", kind=error.kind) from None

@@ -9,14 +9,14 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from llm_local.api.bodies import json_body, read_body
+from llm_local.api.bodies import json_body
 from llm_local.api.dependencies import Forbidden, caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
 from llm_local.api.ollama import PREFIX
 from llm_local.api.ollama.answers import AnswerWords
 from llm_local.api.ollama.durations import keep_alive_s
-from llm_local.api.ollama.errors import in_ollama_words
+from llm_local.api.ollama.errors import in_ollama_words, read_request
 from llm_local.api.ollama.names import card_of, resolved_name
 from llm_local.api.ollama.replies import Run, ignored_header
 from llm_local.api.ollama.schemas import OllamaChat, OllamaGenerate
@@ -53,7 +53,7 @@ async def generate(request: Request) -> Response:
     `curl http://127.0.0.1:8000/api/generate -d '{"model": "starter", "prompt": "Why is the sky blue?"}'`
     """
     began = time.monotonic()
-    body = await read_body(request, OllamaGenerate)
+    body = await read_request(request, OllamaGenerate)
     if only_loads(body):
         return await until_gone(request, _load(request, body))
     return await _answered(request, body, _begin(request, body, began))
@@ -69,7 +69,7 @@ async def chat(request: Request) -> Response:
     `curl http://127.0.0.1:8000/api/chat -d '{"model": "starter", "messages": [{"role": "user", "content": "Hi!"}]}'`
     """
     began = time.monotonic()
-    body = await read_body(request, OllamaChat)
+    body = await read_request(request, OllamaChat)
     if only_loads(body):
         return await until_gone(request, _load(request, body))
     return await _answered(request, body, _begin(request, body, began))

@@ -10,13 +10,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from llm_local import __version__
-from llm_local.api.bodies import ignored_names, json_body, read_body
+from llm_local.api.bodies import ignored_names, json_body
 from llm_local.api.dependencies import service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
 from llm_local.api.ollama import PREFIX
 from llm_local.api.ollama.cards import listed_model, running_model, shown_model
-from llm_local.api.ollama.errors import in_ollama_words
+from llm_local.api.ollama.errors import in_ollama_words, read_request
 from llm_local.api.ollama.generation import JSON
 from llm_local.api.ollama.names import asked_name, resolved_name
 from llm_local.api.ollama.replies import ignored_header
@@ -78,7 +78,7 @@ async def show(request: Request) -> Response:
 
     `curl http://127.0.0.1:8000/api/show -d '{"model": "starter"}'`
     """
-    body = await read_body(request, OllamaShow)
+    body = await read_request(request, OllamaShow)
     asked = asked_name(body.model, body.name)
     with in_ollama_words(asked):
         shown = await until_gone(request, _shown(service_of(request), asked))

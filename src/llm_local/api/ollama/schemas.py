@@ -65,7 +65,7 @@ class OllamaOptions(DialectModel):
 class OllamaReply(DialectModel):
     """What every request for a reply may hold."""
 
-    model: ModelText
+    model: ModelText = ""
     stream: bool | None = Field(default=None, description="Absent is true.")
     format: Any = Field(default=None, description='"json", or a JSON schema.')
     options: OllamaOptions | None = None
@@ -141,7 +141,7 @@ class OllamaChat(OllamaReply):
 class OllamaEmbed(DialectModel):
     """`POST /api/embed`."""
 
-    model: ModelText
+    model: ModelText = ""
     input: Any = Field(default=None, description="A text, or a list of texts.")
     truncate: bool | None = Field(default=None, description="false refuses what is too long. Absent is true.")
     dimensions: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
@@ -152,7 +152,7 @@ class OllamaEmbed(DialectModel):
 class OllamaEmbeddings(DialectModel):
     """`POST /api/embeddings`, the older one of the two."""
 
-    model: ModelText
+    model: ModelText = ""
     prompt: str | None = None
     keep_alive: KeepAlive = None
     options: dict[str, Any] | None = None

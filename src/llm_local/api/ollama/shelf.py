@@ -10,12 +10,12 @@ from typing import Any, Final
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from llm_local.api.bodies import ignored_names, json_body, read_body
+from llm_local.api.bodies import ignored_names, json_body
 from llm_local.api.dependencies import admin_only, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
 from llm_local.api.ollama import PREFIX
-from llm_local.api.ollama.errors import in_ollama_words
+from llm_local.api.ollama.errors import in_ollama_words, read_request
 from llm_local.api.ollama.generation import JSON
 from llm_local.api.ollama.names import asked_name, bare_name, resolved_name
 from llm_local.api.ollama.replies import ignored_header
@@ -41,7 +41,7 @@ async def pull(request: Request) -> Response:
 
     `curl http://127.0.0.1:8000/api/pull -d '{"model": "HuggingFaceTB/SmolLM2-135M-Instruct"}'`
     """
-    body = await read_body(request, OllamaPull)
+    body = await read_request(request, OllamaPull)
     asked = asked_name(body.model, body.name)
     without_effect = ("insecure",) if body.insecure else ()
     headers = ignored_header(ignored_names(body, *without_effect))
@@ -58,7 +58,7 @@ async def copy(request: Request) -> Response:
 
     `curl http://127.0.0.1:8000/api/copy -d '{"source": "starter", "destination": "my-starter"}'`
     """
-    body = await read_body(request, OllamaCopy)
+    body = await read_request(request, OllamaCopy)
     for name in ("source", "destination"):
         if not getattr(body, name):
             raise InvalidRequest(f"{name} is required", param=name, kind="missing_field")
@@ -77,7 +77,7 @@ async def delete(request: Request) -> Response:
 
     `curl -X DELETE http://127.0.0.1:8000/api/delete -d '{"model": "my-starter"}'`
     """
-    body = await read_body(request, OllamaNamed)
+    body = await read_request(request, OllamaNamed)
     asked = asked_name(body.model, body.name)
     service = service_of(request)
     with in_ollama_words(asked):
