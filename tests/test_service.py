@@ -283,6 +283,20 @@ def test_a_dead_engine_fails_its_requests_and_the_next_one_is_served(tmp_path):
     faked(test, tmp_path)
 
 
+def test_the_own_model_is_made_ready_from_the_start(tmp_path):
+    async def test(service):
+        service.opener.gate = threading.Event()
+        assert service.readiness().reason == "a is not in memory."
+        service.start()
+        await until(lambda: service.opener.loads)
+        assert not service.readiness().ready and service.stats().loading == ("a",)
+        service.opener.gate.set()
+        await until(lambda: service.readiness().ready)
+        assert [(one.name, one.expires_in_s) for one in service.loaded()] == [("a", None)]
+
+    faked(test, tmp_path)
+
+
 def test_a_model_for_which_there_is_no_room_is_refused_while_the_other_one_serves(tmp_path):
     async def test(service):
         gate = threading.Semaphore(0)

@@ -141,9 +141,9 @@ class EmbeddingModel:
         return 0, 0
 
     def close(self) -> None:
-        """Wait until nobody computes any more."""
-        with self.lock:
-            pass
+        """Wait until nobody computes any more, for a while at least."""
+        if self.lock.acquire(timeout=CLOSE_WAIT_S):
+            self.lock.release()
 
 
 class Opener(Protocol):
