@@ -112,8 +112,8 @@ def test_a_higher_priority_goes_first(server: LiveServer) -> None:
 
 
 def test_a_wait_that_is_too_long_is_a_queue_timeout_and_never_starts(server: LiveServer) -> None:
-    running = [add(server, LONG | {"seed": seed}) for seed in (21, 22)]
-    impatient = add(server, {"prompt": "a", "max_new_tokens": 1, "temperature": 1.0, "deadline_s": 0.2})
+    running = [add(server, LONG | {"seed": seed, "max_new_tokens": 2000}) for seed in (21, 22, 23, 24)]
+    impatient = add(server, {"prompt": "a", "max_new_tokens": 1, "temperature": 1.0, "deadline_s": 1.0})
     found = until(server, impatient["id"], "failed")
     assert found["error"]["kind"] in ("queue_timeout", "deadline_exceeded")
     assert found["text"] == ""

@@ -36,11 +36,11 @@ END_S: Final = 2.0
 class RequestNotFound(LocalLLMError):
     """The caller has handed in no such request, or it ended too long ago. One message for all of it."""
 
-    kind = "request_not_found"
-
     def __init__(self) -> None:
         super().__init__(
-            "There is no request of that id.", f"One that has ended is kept for {KEPT_S / 60:.0f} minutes."
+            "There is no request of that id.",
+            f"One that has ended is kept for {KEPT_S / 60:.0f} minutes.",
+            kind="request_not_found",
         )
 
 
