@@ -97,7 +97,7 @@ class RunBody(OptionsBody):
         default=None, ge=1, le=86_400, description="Seconds after which nobody wants the reply any more."
     )
     priority: int = Field(
-        default=0, ge=-100, le=100, description="Higher is served first; above 0 is for admins."
+        default=0, ge=-10, le=10, description="Higher is served first; above 0 is for admins."
     )
 
 
