@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
@@ -107,10 +107,14 @@ async def _pulled(service: Service, asked: str) -> AsyncGenerator[dict[str, Any]
     with in_ollama_words(asked):
         name = await resolved_name(service, asked)
         here = [one for one in await service.models() if one.name == name and one.state == "complete"]
-        progress = _nothing() if here and here[0].kind != "hub" else service.pull(name)
-        async with aclosing(pull_lines(progress, name)) as lines:
-            async for line in lines:
-                yield line
+        is_ours = bool(here) and here[0].kind != "hub"
+        progress = cast(AsyncGenerator[Progress], _nothing() if is_ours else service.pull(name))
+        try:
+            async with aclosing(pull_lines(progress, name)) as lines:
+                async for line in lines:
+                    yield line
+        finally:
+            await progress.aclose()  # whoever left does not follow the download any more
 
 
 async def _last(lines: AsyncGenerator[dict[str, Any]]) -> dict[str, Any]:
