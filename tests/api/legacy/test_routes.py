@@ -136,6 +136,7 @@ def test_a_conversation_can_be_made_before_anything_is_said(client: Client, serv
     assert said(service.works[0]) == [("system", "Rhyme."), ("user", "Hi")]
     assert service.works[0].model == "other"
     assert client.ask("POST", f"{CHAT}/new", {}).status == 201
+    assert client.ask("POST", f"{CHAT}/new").status == 201
     assert client.ask("POST", f"{CHAT}/new", {"model": "none"}).status == 404
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from llm_local.api.bodies import json_body, read_body, read_json, validate
+from llm_local.api.bodies import EmptyBody, json_body, read_body, read_json, validate
 from llm_local.api.dependencies import admin_only, caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import NativeEnvelope, json_response
@@ -67,7 +67,11 @@ async def new_chat(request: Request) -> Response:
 
     `curl http://127.0.0.1:8000/api/v1/chat/new -d '{"system_prompt": "Answer in one sentence."}'`
     """
-    body = validate(NewChatBody, await read_json(request))
+    try:
+        given = await read_json(request)
+    except EmptyBody:  # nothing of it is needed
+        given = {}
+    body = validate(NewChatBody, given)
     refuse_unknown(body)
     owner = caller_of(request).owner
     model = body.model or current_models_of(request).of(owner)
