@@ -23,9 +23,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from llm_local import __version__
+from llm_local.api.anthropic import routes as anthropic
 from llm_local.api.border import Border, BorderRules, is_loopback
 from llm_local.api.dependencies import admit
 from llm_local.api.errors import Envelope, Envelopes, error_response
+from llm_local.api.influence import routes as influence
 from llm_local.api.keeping import Conversations
 from llm_local.api.legacy import routes as legacy
 from llm_local.api.lifecycle import Lifecycle
@@ -109,11 +111,14 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     queue.router,
     openai.router,
     ollama.router,
+    anthropic.router,
+    influence.router,
 )
 _ENVELOPES: Final[Mapping[str, Envelope]] = {
     legacy.PREFIX: legacy.envelope,
     openai.PREFIX: openai.envelope,
     ollama.PREFIX: ollama.envelope,
+    anthropic.PREFIX: anthropic.envelope,
 }
 
 
@@ -273,6 +278,8 @@ async def _load_default(server: ApiServer, service: Service) -> None:
     except Exception:
         server.should_exit = True
         raise
+    for notice in loaded.notices:
+        logger.warning(notice)  # such as: it is another model than the default, which is not here
     logger.info("ready", extra={"model": loaded.name, "load_s": round(loaded.load_s, 3)})
 
 

@@ -33,7 +33,7 @@ _OUR_NAMES: Final = ("localhost", "host.docker.internal")
 _READING: Final = frozenset({"GET", "HEAD"})
 _PAGES: Final = frozenset({"/", "/docs"})  # a link on any page may lead here: they do nothing
 _EXPOSED: Final = (
-    "x-request-id, retry-after, x-llm-local-ignored, x-llm-local-context-trimmed, x-llm-local-seed, "
+    "x-request-id, request-id, retry-after, x-llm-local-ignored, x-llm-local-context-trimmed, x-llm-local-seed, "
     "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests"
 )
 

@@ -46,7 +46,7 @@ class Presence:
             await asyncio.sleep(_EVERY_S)
 
     def _say(self, loaded: Sequence[Loaded]) -> None:
-        model = ", ".join(dict.fromkeys(one.name for one in loaded)) or None  # one may be loaded in two ways
+        model = ", ".join(dict.fromkeys(map(_named, loaded))) or None  # one may be loaded in two ways
         ends = [one.expires_in_s for one in loaded]
         stays = not ends or any(end is None for end in ends)
         until = None if stays else time.time() + max(end for end in ends if end is not None)
@@ -58,6 +58,11 @@ class Presence:
             self._registration.update(model=model, memory_bytes=memory or None, keep_alive_until=until)
         except OSError as error:
             logger.warning("what is loaded could not be said to this machine: %s", error)
+
+
+def _named(loaded: Loaded) -> str:
+    """The name it goes by, and what it really is where another model stands in."""
+    return loaded.name if loaded.info.ref == loaded.name else f"{loaded.name} ({loaded.info.ref})"
 
 
 def _close(one: float | None, other: float | None) -> bool:

@@ -66,13 +66,16 @@ def sse(
     *,
     on_error: ErrorChunk | None = None,
     headers: Mapping[str, str] | None = None,
+    ping: SseEvent | None = None,
 ) -> StreamedAnswer:
     """Chunks as server-sent events: an `SseEvent`, or any JSON value that becomes the data of one.
 
-    While there is nothing to send, a comment goes out every 15 seconds. Without `on_error` the error chunk is the body
-    that the path's envelope gives.
+    While there is nothing to send, `ping` (a comment by default) goes out every 15 seconds. Without `on_error` the
+    error chunk is the body that the path's envelope gives.
     """
-    return StreamedAnswer(request, chunks, _sse_bytes, "text/event-stream", on_error, headers)
+    answer = StreamedAnswer(request, chunks, _sse_bytes, "text/event-stream", on_error, headers)
+    answer.ping = _PING if ping is None else _sse_bytes(ping)
+    return answer
 
 
 def ndjson(
@@ -106,7 +109,8 @@ class StreamedAnswer(Response):
         self._encode = encode
         self._on_error = on_error
         self._lifecycle: Lifecycle = request.app.state.lifecycle
-        self._ping = _PING if media_type == "text/event-stream" else b""
+        self.ping = b""
+        """What goes out while there is nothing to send."""
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **(headers or {})})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,8 +148,8 @@ class StreamedAnswer(Response):
                     await self._send_body(scope, send, self._encode(chunk))
                 elif over.done():
                     raise shutting_down()
-                elif self._ping:
-                    await self._send_body(scope, send, self._ping)
+                elif self.ping:
+                    await self._send_body(scope, send, self.ping)
         except _End:
             return
         except (ClientGone, asyncio.CancelledError):

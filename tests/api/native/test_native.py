@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 from api.asgi import Client
 from api.conftest import Make
-from api.fake_service import TIMINGS, USAGE, FakeService
+from api.fake_service import INFO, TIMINGS, USAGE, FakeService
+from llm_local.api.native.translate import real_name
 from llm_local.conversations.store import ConversationStore
 from llm_local.errors import (
     Busy,
@@ -70,7 +72,16 @@ def test_an_answer_says_all_that_is_known(client: Client, service: FakeService) 
     assert found["speed"].endswith(".") and found["seed"] == 7 and found["notices"] == ["a notice"]
     assert found["trimmed"] == {"num_messages": 2, "num_tokens": 30}
     assert answer.headers["x-llm-local-context-trimmed"] == "messages=2, tokens=30"
+    assert found["model"] == found["answered_by"] == "fake"
     assert found["id"] == service.replies[0].id and service.replies[0].closed
+
+
+@pytest.mark.parametrize(
+    ("ref", "told"),
+    [("starter", "starter"), ("/home/me/model", "wanted"), ("./model", "wanted"), ("C:\\m", "wanted")],
+)
+def test_who_really_answers_is_told_and_no_path(ref: str, told: str) -> None:
+    assert real_name("wanted", dataclasses.replace(INFO, ref=ref)) == told
 
 
 def test_every_field_reaches_the_service_under_its_own_name(client: Client, service: FakeService) -> None:

@@ -15,7 +15,7 @@ from llm_local.api.dependencies import admin_only, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
 from llm_local.api.native.schemas import LoadBody, UnloadBody
-from llm_local.api.native.translate import option_names, refuse_unknown
+from llm_local.api.native.translate import option_names, real_name, refuse_unknown
 from llm_local.runtime.metrics import METRICS_TYPE
 from llm_local.service import KnownModel, Loaded
 
@@ -151,6 +151,7 @@ def _model_object(model: KnownModel) -> dict[str, Any]:
 def _loaded_object(loaded: Loaded) -> dict[str, Any]:
     found = dataclasses.asdict(loaded)
     found["info"].pop("path")  # where somebody's files lie is nobody else's business
+    found["info"]["ref"] = real_name(loaded.name, loaded.info)
     return found
 
 

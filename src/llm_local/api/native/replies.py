@@ -9,7 +9,7 @@ from typing import Any
 
 from llm_local.api.errors import Failure, NativeEnvelope
 from llm_local.api.native.conversation import Keeper
-from llm_local.api.native.translate import to_event, usage_object, whole_answer
+from llm_local.api.native.translate import real_name, to_event, usage_object, whole_answer
 from llm_local.api.streams import SseEvent
 from llm_local.events import Event, Finish, ToolCallEvent, fold
 from llm_local.messages import Message, ToolCall
@@ -119,6 +119,7 @@ class Run:
         head: dict[str, Any] = {
             "id": reply.id,
             "model": reply.model,
+            "answered_by": real_name(reply.model, reply.info),
             "created": self._created,
             "seed": reply.options.seed,
             "notices": list(reply.notices),

@@ -33,11 +33,13 @@ from llm_local.events import (
 from llm_local.messages import Message, ToolCall, ToolDefinition
 from llm_local.options import Constraint, GenerationOptions
 from llm_local.service import Caller, Work
+from llm_local.specs import ModelInfo
 
 __all__ = [
     "chat_work",
     "given_options",
     "option_names",
+    "real_name",
     "refuse_unknown",
     "text_work",
     "to_event",
@@ -184,6 +186,11 @@ def whole_answer(completion: Completion) -> dict[str, Any]:
         answer["token_ids"] = list(completion.token_ids)
         answer["logprobs"] = logprobs_list(completion.logprobs)
     return answer
+
+
+def real_name(name: str, info: ModelInfo) -> str:
+    """What really answers to `name`: another model stands in where the default is not here. Never a path."""
+    return name if info.ref.startswith((".", "/", "~")) or "\\" in info.ref else info.ref
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
