@@ -40,6 +40,7 @@ class FakeReply:
         self.options = GenerationOptions(seed=7)
         self.notices = ("a notice",)
         self.trimmed = trimmed
+        self.place = None
         self.closed = False
         self._events = iter(events)
 
@@ -130,6 +131,9 @@ class FakeService:
 
     def loaded(self) -> list[Loaded]:
         return [LOADED]
+
+    def stats(self) -> SimpleNamespace:
+        return SimpleNamespace(lines={})
 
     def readiness(self) -> Readiness:
         return self.ready
