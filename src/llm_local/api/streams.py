@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 PING_S: Final = 15.0
 SEND_TIMEOUT_S: Final = 30.0
+_SHORTEST_WAIT_S: Final = 0.01
 _PING: Final = b": ping\n\n"
 
 
@@ -111,6 +113,8 @@ class StreamedAnswer(Response):
         self._lifecycle: Lifecycle = request.app.state.lifecycle
         self.ping = b""
         """What goes out while there is nothing to send."""
+        self._turn = asyncio.Lock()
+        self._last_sent = time.monotonic()
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **(headers or {})})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,33 +138,44 @@ class StreamedAnswer(Response):
     async def _pump(
         self, scope: Scope, send: Send, gone: asyncio.Future[None], over: asyncio.Future[Any]
     ) -> None:
-        upcoming: asyncio.Future[Any] | None = None
+        """Send the chunks in a task of its own, so that each costs little, and look after it."""
+        sending = asyncio.ensure_future(self._send_chunks(scope, send))
         try:
-            while True:
-                upcoming = upcoming or asyncio.ensure_future(_next(self._chunks))
+            while not sending.done():
+                silent_s = time.monotonic() - self._last_sent
                 await asyncio.wait(
-                    {upcoming, gone, over}, timeout=PING_S, return_when=asyncio.FIRST_COMPLETED
+                    {sending, gone, over},
+                    timeout=max(_SHORTEST_WAIT_S, PING_S - silent_s),
+                    return_when=asyncio.FIRST_COMPLETED,
                 )
                 if gone.done():
                     raise ClientGone
-                if upcoming.done():
-                    chunk, upcoming = upcoming.result(), None
-                    await self._send_body(scope, send, self._encode(chunk))
-                elif over.done():
+                if over.done() and not sending.done():
                     raise shutting_down()
-                elif self.ping:
-                    await self._send_body(scope, send, self.ping)
-        except _End:
-            return
+                await self._ping_if_silent(scope, send)
+            sending.result()
         except (ClientGone, asyncio.CancelledError):
             raise
         except Exception as error:
+            await _end(sending)  # first: nothing of it may follow what is the last
             await self._send_failure(scope, send, error)
         finally:
-            if upcoming is not None:
-                upcoming.cancel()
-                with suppress(asyncio.CancelledError, Exception):  # it is over; why, has been said
-                    await upcoming
+            await _end(sending)
+
+    async def _send_chunks(self, scope: Scope, send: Send) -> None:
+        async for chunk in self._chunks:
+            body = self._encode(chunk)
+            async with self._turn:
+                await self._send_body(scope, send, body)
+
+    async def _ping_if_silent(self, scope: Scope, send: Send) -> None:
+        silent_s = time.monotonic() - self._last_sent
+        # While a chunk is being sent its reader is slow, not waiting.
+        if self.ping and silent_s >= PING_S and not self._turn.locked():
+            async with self._turn:
+                await self._send_body(scope, send, self.ping)
+        elif silent_s >= PING_S:
+            self._last_sent = time.monotonic()
 
     async def _send_failure(self, scope: Scope, send: Send, error: Exception) -> None:
         failure = failure_of(error, self._request.state.request_id)
@@ -177,6 +192,7 @@ class StreamedAnswer(Response):
 
     async def _send_body(self, scope: Scope, send: Send, body: bytes) -> None:
         await self._send(scope, send, {"type": "http.response.body", "body": body, "more_body": True})
+        self._last_sent = time.monotonic()
 
     async def _send(self, scope: Scope, send: Send, message: dict[str, Any]) -> None:
         try:
@@ -193,15 +209,10 @@ class StreamedAnswer(Response):
             await close()
 
 
-class _End(Exception):
-    """The iterator is exhausted. (StopAsyncIteration cannot pass through a future.)"""
-
-
-async def _next(chunks: AsyncIterator[Any]) -> Any:
-    try:
-        return await anext(chunks)
-    except StopAsyncIteration:
-        raise _End from None
+async def _end(task: asyncio.Future[Any]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError, Exception):  # it is over; why, has been said
+        await task
 
 
 def _nothing() -> None:
