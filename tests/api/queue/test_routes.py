@@ -11,6 +11,7 @@ import pytest
 
 from api.asgi import Answer, Client
 from api.conftest import Make
+from api.fake_service import FakeService
 from api.queue.scripted import FINISH, ScriptedService, settled, words
 from llm_local.api.lifecycle import shutting_down
 from llm_local.api.queue import jobs
@@ -358,6 +359,18 @@ def test_what_is_kept_is_bounded(client, service, monkeypatch) -> None:
         assert [one["id"] for one in listed] == [ids[3], ids[2]]
 
     client.run(play())
+
+
+def test_one_owner_does_not_push_out_what_is_kept_of_another(make, monkeypatch) -> None:
+    monkeypatch.setattr(jobs, "MAX_KEPT", 2)
+    monkeypatch.setattr(jobs, "MAX_KEPT_BY_ALL", 3)
+    client = make(FakeService(), keys="user:alicealicealice1,user:bobbobbobbobbob12")
+    alice, bob = ({"authorization": f"Bearer {key}"} for key in ("alicealicealice1", "bobbobbobbobbob12"))
+    kept = client.ask("POST", "/queue/add", HELLO, bob).json()["id"]
+    for _ in range(6):
+        client.ask("POST", "/queue/add", HELLO, alice)
+    assert len(client.ask("GET", "/queue", headers=alice).json()["requests"]) == 2
+    assert client.ask("GET", f"/queue/{kept}", headers=bob).json()["text"] == "Hello"
 
 
 def test_a_server_that_ends_lets_them_finish_and_then_tells_them(client, service) -> None:

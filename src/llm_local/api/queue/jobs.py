@@ -24,9 +24,11 @@ __all__ = ["Job", "JobStatus", "Jobs", "RequestNotFound", "finish_jobs", "jobs_o
 JobStatus = Literal["loading", "queued", "running", "finished", "failed", "cancelled"]
 
 KEPT_S: Final = 600.0
-# Of all requests that have ended; the ones that ended first go first.
-MAX_KEPT_BYTES: Final = 64 << 20
-MAX_KEPT: Final = 2000
+# Of the requests that have ended, those of one owner and those of all; the ones that ended first go first.
+MAX_KEPT: Final = 200
+MAX_KEPT_BYTES: Final = 16 << 20
+MAX_KEPT_BY_ALL: Final = 2000
+MAX_KEPT_BYTES_BY_ALL: Final = 256 << 20
 # So long a request that is handed in may fail with its own status; after that it is told by its events.
 SOON_S: Final = 0.25
 # A model's step is shorter than this, so who cancels hears the end of it.
@@ -177,7 +179,6 @@ class Jobs:
         self._kept_s = kept_s
         self._jobs: dict[str, Job] = {}
         self._ended: dict[str, asyncio.TimerHandle] = {}  # in the order in which they ended
-        self._kept_bytes = 0
         self._watching = asyncio.create_task(self._end_with(lifecycle))
 
     async def add(self, job: Job, begin: Coroutine[Any, Any, Run]) -> None:
@@ -214,7 +215,6 @@ class Jobs:
         timer = self._ended.pop(job.id, None)
         if timer is not None:
             timer.cancel()
-            self._kept_bytes -= job.log.num_bytes
 
     async def finish(self, seconds: float) -> None:
         """Let those that run come to their end, at most that long; the others are told that the server ends."""
@@ -232,9 +232,19 @@ class Jobs:
         if job.id not in self._jobs:
             return
         self._ended[job.id] = asyncio.get_running_loop().call_later(self._kept_s, self.forget, job)
-        self._kept_bytes += job.log.num_bytes
-        while len(self._ended) > MAX_KEPT or self._kept_bytes > MAX_KEPT_BYTES:
-            self.forget(self._jobs[next(iter(self._ended))])
+        self._trim(
+            [one for one in self._ended if self._jobs[one].owner == job.owner], MAX_KEPT, MAX_KEPT_BYTES
+        )
+        self._trim(list(self._ended), MAX_KEPT_BY_ALL, MAX_KEPT_BYTES_BY_ALL)
+
+    def _trim(self, ended: list[str], most: int, most_bytes: int) -> None:
+        """Forget the first of those until the others keep the bounds."""
+        num_bytes = sum(self._jobs[one].log.num_bytes for one in ended)
+        for position, one in enumerate(ended):
+            if len(ended) - position <= most and num_bytes <= most_bytes:
+                break
+            num_bytes -= self._jobs[one].log.num_bytes
+            self.forget(self._jobs[one])
 
     async def _end_with(self, lifecycle: Lifecycle) -> None:
         """The server ends: so do those that still run."""
