@@ -26,6 +26,7 @@ from llm_local.events import Progress
 from llm_local.loaders.encoder_lm import LoadedEncoder, load_encoder
 from llm_local.model_loader import ResolvedModel, resolve_model
 from llm_local.specs import ModelInfo, ModelSpec
+from llm_local.store.usage import use_model
 
 __all__ = ["EmbedOptions", "Embedding", "Embeddings", "TextEmbedder"]
 
@@ -141,6 +142,7 @@ class TextEmbedder:
         """Find, read and load a model, and say in `notices` what its repository does not.
 
         Raises:
+            Busy: it is being removed just now.
             LocalLLMError: all that `resolve_model`, `read_layout`, `load_encoder` and the constructor raise.
         """
         found = (
@@ -148,6 +150,7 @@ class TextEmbedder:
             if isinstance(spec, ResolvedModel)
             else resolve_model(spec, explicit=True, on_progress=on_progress)
         )
+        use = use_model(found.path)
         layout = read_layout(found.path)
         loaded = load_encoder(
             found.spec,
@@ -156,8 +159,8 @@ class TextEmbedder:
             max_tokens=layout.max_tokens,
             on_progress=on_progress,
         )
-        if found.notice:
-            loaded = dataclasses.replace(loaded, notices=(found.notice, *loaded.notices))
+        notices = (found.notice, *loaded.notices) if found.notice else loaded.notices
+        loaded = dataclasses.replace(loaded, notices=notices, use=use)
         return cls(loaded, layout, pooling=pooling, normalize=normalize, batch_tokens=batch_tokens)
 
     @property

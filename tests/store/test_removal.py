@@ -6,6 +6,9 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,21 +16,24 @@ import pytest
 from fakehub import running_hub
 from gguf_files import small_gguf
 from hub_cache import COMMIT, OTHER_COMMIT, add_model, everything_under, model_files
+from llm_local.bench.subjects import open_weights
+from llm_local.embedder import TextEmbedder
 from llm_local.errors import Busy, InvalidRequest, LocalLLMError, ModelNotFound
 from llm_local.events import Progress
 from llm_local.locks import locked
 from llm_local.model_loader import load_tokenizer_and_model
-from llm_local.specs import ModelSpec
+from llm_local.specs import EngineOptions, ModelSpec
 from llm_local.store.given_names import given_names
 from llm_local.store.library import find_model, list_models, starter_folder
 from llm_local.store.naming import copy_model, import_model
 from llm_local.store.pulling import pull
 from llm_local.store.removal import Removed, remove_models
 from llm_local.store.snapshots import RepoCache, cache_folder, find_local
-from llm_local.store.usage import use_model
+from llm_local.store.usage import alone_with, use_model
 from llm_local.store.verification import is_broken, verify_model
 
 FILES = model_files()
+STARTER_FILES = {path.name: path.read_bytes() for path in starter_folder().iterdir() if path.is_file()}
 
 
 def remove(*names: str, force: bool = False) -> list[Removed]:
@@ -205,7 +211,7 @@ def test_a_link_in_a_snapshot_goes_and_what_it_leads_to_stays(tmp_path: Path) ->
 def test_a_model_in_use_stays_and_the_process_is_named() -> None:
     snapshot = add_model("org/model")
     program = (
-        "import sys, pathlib; from llm_local.store.usage import use_model\n"
+        "import sys, pathlib; from llm_local.store.usage import alone_with, use_model\n"
         "use = use_model(pathlib.Path(sys.argv[1])); print('ready', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -247,6 +253,28 @@ def test_many_may_use_one_model_and_the_last_one_frees_it() -> None:
     remove("org/model")
 
 
+def test_whoever_comes_at_the_same_moment_waits_for_the_first_one() -> None:
+    snapshot = add_model("org/model")
+    begun = threading.Event()
+
+    def come_first() -> None:
+        with locked(RepoCache(cache_folder(), "org/model").lock("in-use")):
+            begun.set()
+            time.sleep(0.1)
+
+    first = threading.Thread(target=come_first)
+    first.start()
+    assert begun.wait(10)
+    assert use_model(snapshot) is not None
+    first.join()
+
+
+def test_a_model_that_is_being_removed_cannot_be_used() -> None:
+    snapshot = add_model("org/model")
+    with alone_with(RepoCache(cache_folder(), "org/model")), pytest.raises(Busy, match="being removed"):
+        use_model(snapshot)
+
+
 def test_a_model_that_is_being_fetched_stays() -> None:
     add_model("org/model")
     lock = RepoCache(cache_folder(), "org/model").lock("1" * 64)
@@ -285,11 +313,31 @@ def test_a_cache_without_room_for_locks_is_used_all_the_same(monkeypatch: pytest
 
 
 def test_a_loaded_model_is_in_use_until_it_is_let_go() -> None:
-    files = {path.name: path.read_bytes() for path in starter_folder().iterdir() if path.is_file()}
-    snapshot = add_model("org/tiny", files)
+    snapshot = add_model("org/tiny", STARTER_FILES)
     loaded = load_tokenizer_and_model(
         ModelSpec("org/tiny", dtype="float32", quantization="none"), path=snapshot
     )
+    with pytest.raises(Busy, match=f"process {os.getpid()}"):
+        remove("org/tiny")
+    del loaded
+    remove("org/tiny")
+    assert names() == set()
+
+
+def _embedder() -> object:
+    return TextEmbedder.load(ModelSpec("org/tiny", dtype="float32"))
+
+
+def _subject() -> object:
+    options = EngineOptions()
+    spec = ModelSpec("org/tiny", dtype="float32", quantization="none")
+    return open_weights(spec, options, explicit=True, offline=True, on_progress=lambda event: None)
+
+
+@pytest.mark.parametrize("load", [_embedder, _subject])
+def test_who_embeds_or_measures_uses_a_model_too(load: Callable[[], object]) -> None:
+    add_model("org/tiny", STARTER_FILES)
+    loaded = load()
     with pytest.raises(Busy, match=f"process {os.getpid()}"):
         remove("org/tiny")
     del loaded

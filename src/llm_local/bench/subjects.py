@@ -13,6 +13,7 @@ from llm_local.loaders.published_shapes import PUBLISHED_SHAPES
 from llm_local.model_loader import load_tokenizer_and_model, resolve_model
 from llm_local.specs import EngineOptions, ModelInfo, ModelSpec
 from llm_local.store.names import STARTER
+from llm_local.store.usage import ModelUse
 
 if TYPE_CHECKING:
     from llm_local.engine.engine import BatchEngine
@@ -25,13 +26,17 @@ SHAPES: Final = (*PUBLISHED_SHAPES, STARTER)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """`model` is transformers', `shape` its `config.json`. `published` names the shape where weights are random."""
+    """`model` is transformers', `shape` its `config.json`. `published` names the shape where weights are random.
+
+    While `use` lives, nobody removes the files.
+    """
 
     model: Any
     info: ModelInfo
     options: EngineOptions
     shape: Mapping[str, Any]
     published: str = ""
+    use: ModelUse | None = None
 
     def make_engine(self, *, prefix_cache: bool) -> BatchEngine:
         """A fresh engine with the memory the product would give it."""
@@ -127,4 +132,5 @@ def open_weights(
     resolved = resolve_model(spec, explicit=explicit, offline=offline, on_progress=on_progress)
     loaded = load_tokenizer_and_model(resolved.spec, path=resolved.path, on_progress=on_progress)
     notices = tuple(filter(None, (resolved.notice, *loaded.notices)))
-    return Subject(loaded.model, loaded.info, options, read_config(resolved.path).values), notices
+    shape = read_config(resolved.path).values
+    return Subject(loaded.model, loaded.info, options, shape, use=loaded.use), notices

@@ -22,6 +22,7 @@ from llm_local.loaders.model_facts import describe_model
 from llm_local.loaders.safetensors import read_weights
 from llm_local.logs import adopt_library_logs
 from llm_local.specs import ModelInfo, ModelSpec
+from llm_local.store.usage import ModelUse
 
 __all__ = ["LoadedEncoder", "load_encoder"]
 
@@ -36,6 +37,7 @@ class LoadedEncoder:
     - `info.context_length`: the longest text in tokens, with special tokens.
     - `causal`: each hidden state knows only the tokens before it.
     - `load_s`: seconds it took; `notices`: what the user should know about it, one line each.
+    - `use`: while this lives, nobody removes the files.
     """
 
     tokenizer: Any
@@ -44,6 +46,7 @@ class LoadedEncoder:
     causal: bool
     load_s: float
     notices: tuple[str, ...] = ()
+    use: ModelUse | None = None
 
 
 def load_encoder(

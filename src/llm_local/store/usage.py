@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 _KEY: Final = "in-use"
 _MAX_BYTES: Final = 1 << 16
+# Whoever comes first is alone for a moment, to tidy up; a removal takes longer.
+_PATIENCE_S: Final = 1.0
+_POLL_S: Final = 0.01
 
 
 class ModelUse:
@@ -63,7 +67,7 @@ def use_model(folder: Path) -> ModelUse | None:
         if try_lock(handle):  # nobody else is there, and whoever was is gone
             with suppress(OSError):
                 os.ftruncate(handle, 0)
-        if not try_lock(handle, shared=True):
+        if not _shares(handle):
             raise Busy("The model is being removed just now.", "Fetch it again afterwards.")
     except OSError as error:
         logger.debug("%s is used without a lock: %s", folder, error)
@@ -132,6 +136,16 @@ def _open(path: Path) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     except PermissionError:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _shares(handle: int) -> bool:
+    """Take a share in the lock; False when somebody keeps it for himself."""
+    end = time.monotonic() + _PATIENCE_S
+    while not try_lock(handle, shared=True):
+        if time.monotonic() > end:
+            return False
+        time.sleep(_POLL_S)
+    return True
 
 
 def _is_free(handle: int) -> bool:
