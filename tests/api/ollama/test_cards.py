@@ -8,9 +8,16 @@ import re
 import pytest
 
 from api.fake_service import INFO, LOADED
-from llm_local.api.ollama.cards import capabilities_of, details_of, listed_model, running_model, shown_model
+from llm_local.api.ollama.cards import (
+    by_name,
+    capabilities_of,
+    details_of,
+    listed_model,
+    running_model,
+    shown_model,
+)
 from llm_local.loaders.card import ModelCard, Shape
-from llm_local.service import KnownModel, ShownModel
+from llm_local.service import KnownModel, Loaded, ShownModel
 
 KNOWN = KnownModel(
     "org/name", "hub", "complete", 1234, 1_700_000_000.5, "LlamaForCausalLM", 4096,
@@ -84,6 +91,18 @@ def test_a_running_model(device: str, vram: int) -> None:
     assert found["expires_at"] == "2023-11-14T22:14:20.000000000Z"
     stays = dataclasses.replace(loaded, expires_in_s=None)
     assert running_model(stays, None, 0)["expires_at"].startswith("2318-")
+
+
+def test_each_name_is_told_once_and_the_longest_lived_first() -> None:
+    def loaded(name: str, ends: float | None) -> Loaded:
+        return dataclasses.replace(LOADED, name=name, expires_in_s=ends, weight_bytes=20, kv_bytes=1)
+
+    found = by_name(
+        [loaded("a", 9.0), loaded("b", None), loaded("c", 60.0), loaded("a", 30.0), loaded("b", 5.0)]
+    )
+    assert [(one.name, one.expires_in_s, one.weight_bytes, one.kv_bytes) for one in found] == [
+        ("b", None, 40, 2), ("c", 60.0, 20, 1), ("a", 30.0, 40, 2),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

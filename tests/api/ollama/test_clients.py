@@ -79,7 +79,9 @@ def test_models(client: Client) -> None:
     assert shown.modelinfo[f"{architecture}.context_length"] == 2048
     assert {"completion", "tools"} <= set(shown.capabilities) and "messages" in (shown.template or "")
     client.generate(MODEL, "Hello!", options={"num_predict": 1})
-    running = {one.name: one for one in client.ps().models}[f"{MODEL}:latest"]
+    client.embed(MODEL, "x")
+    (running,) = client.ps().models
+    assert running.name == f"{MODEL}:latest"
     assert running.size and running.expires_at is not None and running.context_length == 2048
     with pytest.raises(ollama.ResponseError) as caught:
         client.show("org/nope")

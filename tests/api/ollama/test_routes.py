@@ -221,6 +221,14 @@ def test_an_empty_request_loads_and_unloads(client: Client, service: OllamaServi
     assert service.calls[:4] == [
         ("load", "fake", None), ("load", "fake", 600.0), ("unload", "fake"), ("unload", "fake"),
     ]  # fmt: skip
+    odd = client.ask(
+        "POST", "/api/generate", {"model": "fake", "b\u00e0\n": 1, "options": {"a": 1}, "images": None}
+    )
+    assert odd.status == 200 and set(odd.headers["x-llm-local-ignored"].split(", ")) == {
+        "options",
+        "?",
+        "options.a",
+    }
     for keep_alive in (None, 0):
         missing = client.ask("POST", "/api/chat", {"model": "nope", "keep_alive": keep_alive})
         assert (missing.status, missing.json()["error"]) == (404, "model 'nope' not found")

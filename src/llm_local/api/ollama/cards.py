@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from llm_local.api.ollama.durations import FOREVER, timestamp
@@ -14,7 +16,7 @@ from llm_local.service import KnownModel, Loaded, ShownModel
 if TYPE_CHECKING:
     from llm_local.loaders.card import ModelCard
 
-__all__ = ["listed_model", "running_model", "shown_model"]
+__all__ = ["by_name", "listed_model", "running_model", "shown_model"]
 
 _PARAMETERS: Final[Mapping[str, str]] = {
     "temperature": "temperature",
@@ -55,6 +57,25 @@ def running_model(loaded: Loaded, known: KnownModel | None, now_ns: int) -> dict
         "size_vram": 0 if loaded.info.device.startswith("cpu") else size,
         "context_length": loaded.info.context_length,
     }
+
+
+def by_name(loaded: Iterable[Loaded]) -> list[Loaded]:
+    """Models in memory, each name once: one that writes and embeds lies there twice. The longest-lived come first."""
+    found: dict[str, Loaded] = {}
+    for one in loaded:
+        other = found.get(one.name)
+        if other is not None:
+            ends = (one.expires_in_s, other.expires_in_s)
+            one = dataclasses.replace(
+                one,
+                weight_bytes=one.weight_bytes + other.weight_bytes,
+                kv_bytes=one.kv_bytes + other.kv_bytes,
+                expires_in_s=None if None in ends else max(end for end in ends if end is not None),
+            )
+        found[one.name] = one
+    return sorted(
+        found.values(), key=lambda one: -math.inf if one.expires_in_s is None else -one.expires_in_s
+    )
 
 
 def shown_model(shown: ShownModel) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from llm_local.api.bodies import json_body
+from llm_local.api.bodies import ignored_names, json_body
 from llm_local.api.dependencies import Forbidden, caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
@@ -31,11 +31,17 @@ from llm_local.api.ollama.translate import (
 from llm_local.api.streams import NdjsonStream, ndjson
 from llm_local.service import Service, Work
 
-__all__ = ["JSON", "router"]
+__all__ = ["BOTH_FORMS", "JSON", "router"]
 
 router = APIRouter(prefix=PREFIX)
 
 JSON: Final = "application/json; charset=utf-8"
+BOTH_FORMS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"application/json": {"schema": {"type": "object"}}}}
+}
+"""`responses` of a route that answers in lines, or with one object where `stream` is false."""
+
+_READ_TO_LOAD: Final = ("model", "keep_alive", "stream")
 _GENERATE: Final = {"model": "starter", "prompt": "Why is the sky blue?", "stream": False}
 _CHAT: Final = {
     "model": "starter",
@@ -44,7 +50,12 @@ _CHAT: Final = {
 }
 
 
-@router.post("/generate", response_class=NdjsonStream, openapi_extra=json_body(OllamaGenerate, sky=_GENERATE))
+@router.post(
+    "/generate",
+    response_class=NdjsonStream,
+    responses=BOTH_FORMS,
+    openapi_extra=json_body(OllamaGenerate, sky=_GENERATE),
+)
 async def generate(request: Request) -> Response:
     """Answer one prompt, in lines of JSON unless `stream` is false. An empty prompt loads the model.
 
@@ -59,7 +70,12 @@ async def generate(request: Request) -> Response:
     return await _answered(request, body, _begin(request, body, began))
 
 
-@router.post("/chat", response_class=NdjsonStream, openapi_extra=json_body(OllamaChat, hello=_CHAT))
+@router.post(
+    "/chat",
+    response_class=NdjsonStream,
+    responses=BOTH_FORMS,
+    openapi_extra=json_body(OllamaChat, hello=_CHAT),
+)
 async def chat(request: Request) -> Response:
     """Answer a conversation, in lines of JSON unless `stream` is false. Without messages the model is loaded.
 
@@ -140,10 +156,5 @@ async def _load(request: Request, body: OllamaGenerate | OllamaChat) -> Response
             await service.load(model, stays_s)
     words = AnswerWords(body.model, in_messages=isinstance(body, OllamaChat))
     answer = words.end("unload" if stays_s == 0 else "load", {})
-    unread = [name for name in body.model_fields_set if name not in ("model", "keep_alive", "stream")]
-    return json_response(answer, headers=ignored_header(_given(body, sorted(unread))), media_type=JSON)
-
-
-def _given(body: OllamaGenerate | OllamaChat, names: list[str]) -> list[str]:
-    """Those that say something."""
-    return [name for name in names if getattr(body, name, None)]
+    unread = [name for name in type(body).model_fields if name not in _READ_TO_LOAD and getattr(body, name)]
+    return json_response(answer, headers=ignored_header(ignored_names(body, *unread)), media_type=JSON)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Final
 
@@ -15,7 +14,7 @@ from llm_local.api.dependencies import service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
 from llm_local.api.ollama import PREFIX
-from llm_local.api.ollama.cards import listed_model, running_model, shown_model
+from llm_local.api.ollama.cards import by_name, listed_model, running_model, shown_model
 from llm_local.api.ollama.errors import in_ollama_words, read_request
 from llm_local.api.ollama.generation import JSON
 from llm_local.api.ollama.names import asked_name, resolved_name
@@ -64,9 +63,8 @@ async def running(request: Request) -> Response:
     `curl http://127.0.0.1:8000/api/ps`
     """
     service = service_of(request)
-    loaded = service.loaded()
+    loaded = by_name(service.loaded())
     known = {one.name: one for one in await service.models()} if loaded else {}
-    loaded.sort(key=lambda one: -math.inf if one.expires_in_s is None else -one.expires_in_s)
     now_ns = time.time_ns()
     found = [running_model(one, known.get(one.name), now_ns) for one in loaded]
     return json_response({"models": found}, media_type=JSON)

@@ -16,7 +16,7 @@ from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
 from llm_local.api.ollama import PREFIX
 from llm_local.api.ollama.errors import in_ollama_words, read_request
-from llm_local.api.ollama.generation import JSON
+from llm_local.api.ollama.generation import BOTH_FORMS, JSON
 from llm_local.api.ollama.names import asked_name, bare_name, resolved_name
 from llm_local.api.ollama.replies import ignored_header
 from llm_local.api.ollama.schemas import OllamaCopy, OllamaNamed, OllamaPull
@@ -35,7 +35,12 @@ _DELETE: Final = {"model": "my-starter"}
 _SUCCESS: Final = {"status": "success"}
 
 
-@router.post("/pull", response_class=NdjsonStream, openapi_extra=json_body(OllamaPull, small=_PULL))
+@router.post(
+    "/pull",
+    response_class=NdjsonStream,
+    responses=BOTH_FORMS,
+    openapi_extra=json_body(OllamaPull, small=_PULL),
+)
 async def pull(request: Request) -> Response:
     """Bring a model from the hub, telling how far it is in lines of JSON unless `stream` is false.
 
@@ -52,7 +57,7 @@ async def pull(request: Request) -> Response:
     return ndjson(request, lines, headers=headers)
 
 
-@router.post("/copy", openapi_extra=json_body(OllamaCopy, second_name=_COPY))
+@router.post("/copy", response_class=Response, openapi_extra=json_body(OllamaCopy, second_name=_COPY))
 async def copy(request: Request) -> Response:
     """Give a model a second name. A name that is taken is refused.
 
@@ -71,7 +76,7 @@ async def copy(request: Request) -> Response:
     return Response(headers=ignored_header(ignored_names(body)))
 
 
-@router.delete("/delete", openapi_extra=json_body(OllamaNamed, second_name=_DELETE))
+@router.delete("/delete", response_class=Response, openapi_extra=json_body(OllamaNamed, second_name=_DELETE))
 async def delete(request: Request) -> Response:
     """Remove a model from the disk, or a second name of one. One that is in use is refused.
 
