@@ -27,6 +27,7 @@ class ByteTokenizer:
     end_token = 256
     vocab_size = 257
     chat_template = None
+    bos_token_id = None
     added_tokens_decoder = {}
     special_tokens_map = {}
 

@@ -18,16 +18,12 @@ class StartTokenizer(ByteTokenizer):
     bos_token_id = ord("^")
 
 
-class NoStartTokenizer(ByteTokenizer):
-    bos_token_id = None
-
-
 def ids(text: str) -> tuple[int, ...]:
     return tuple(text.encode())
 
 
 def test_a_prompt_goes_on_behind_ids() -> None:
-    found = TokenView(NoStartTokenizer(), INFO).joined((*ids("^one"), 256), ids("two"))
+    found = TokenView(ByteTokenizer(), INFO).joined((*ids("^one"), 256), ids("two"))
     assert found.token_ids == (*ids("^one"), 256, *ids("two")) and found.text == "^onetwo"
 
 
@@ -42,4 +38,4 @@ def test_the_beginning_of_a_text_comes_once() -> None:
 def test_ids_that_the_model_does_not_have_are_refused() -> None:
     for wrong in (257, -1, True):
         with pytest.raises(InvalidRequest, match="no token id"):
-            TokenView(NoStartTokenizer(), INFO).joined((wrong,), ids("x"))
+            TokenView(ByteTokenizer(), INFO).joined((wrong,), ids("x"))

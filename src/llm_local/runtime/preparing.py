@@ -82,14 +82,13 @@ def _prepared(
             policy=work.policy,
             goes_on=work.goes_on,
         )
-        return (
-            _behind(model, work.before_ids, prepared, options, explicit=explicit)
-            if work.before_ids
-            else prepared
-        )
-    if work.prompt is not None:
-        return generator.prepare_text(work.prompt, options, reserve_explicit=explicit)
-    return generator.prepare_ids(work.prompt_ids or (), options, reserve_explicit=explicit)
+    elif work.prompt is not None:
+        prepared = generator.prepare_text(work.prompt, options, reserve_explicit=explicit)
+    else:
+        prepared = generator.prepare_ids(work.prompt_ids or (), options, reserve_explicit=explicit)
+    if not work.before_ids:
+        return prepared
+    return _behind(model, work.before_ids, prepared, options, explicit=explicit)
 
 
 def _behind(

@@ -30,7 +30,7 @@ class Work:
     """One reply that is asked for, to exactly one of `messages`, `prompt` and `prompt_ids`.
 
     - `model`: its name; None is the service's own default.
-    - `before_ids`: token ids that stand before a conversation: an earlier prompt and its answer.
+    - `before_ids`: token ids that stand before `messages` or `prompt`: an earlier prompt and its answer.
     - `changes`: the generation options that the caller really gave. All others come from the model's authors, and
       where the user has set them from the settings.
     - `default_system`: put the system prompt of the settings before a conversation that has none.
@@ -66,7 +66,7 @@ class Work:
             raise InvalidRequest(
                 "Exactly one of messages, prompt and prompt ids must be given.", param="messages"
             )
-        if self.before_ids and self.messages is None:
-            raise InvalidRequest("Ids can stand before a conversation only.", param="context")
+        if self.before_ids and self.prompt_ids is not None:
+            raise InvalidRequest("Prompt ids hold all ids already.", param="before_ids")
         if self.tools and self.messages is None:
             raise InvalidRequest("Tools need a conversation, not a raw prompt.", param="tools")

@@ -60,6 +60,11 @@ def test_a_model_comes_is_listed_and_goes(client: Client, hub: FakeHub) -> None:
     assert found[-1] == {"status": "success"} and found[0] == {"status": "pulling manifest"}
     listed = {one["name"]: one for one in client.ask("GET", "/api/tags").json()["models"]}
     assert listed["org/model:latest"]["details"]["family"] == "llama"
+    # it has no chat template, so it continues texts; the fake engine does so with the prompt itself
+    said = client.ask("POST", "/api/generate", {"model": "org/model", "prompt": "ab", "stream": False}).json()
+    assert (said["response"], said["context"]) == ("ab", [97, 98, 97, 98, 256])
+    more = {"model": "org/model", "prompt": "c", "context": said["context"], "stream": False}
+    assert client.ask("POST", "/api/generate", more).json()["prompt_eval_count"] == 6
     again = client.ask("POST", "/api/pull", {"name": "ORG/Model", "stream": False})
     assert again.json() == {"status": "success"}
     assert client.ask("DELETE", "/api/delete", {"model": "Org/Model:latest"}).status == 200

@@ -152,6 +152,10 @@ def test_a_prompt_is_a_conversation_of_one_message() -> None:
     assert work.messages == (Message("system", "Be brief."), Message("user", "Hi"))
     later = generate(context=[1, 2, 3])
     assert later.before_ids == (1, 2, 3) and not later.default_system
+    for plain in (generate(card(template="")), generate(card(template=""), context=[1])):
+        assert (plain.prompt, plain.messages) == ("Hi", None)  # such a model continues texts
+    assert plain.before_ids == (1,)
+    assert generate(card(template=""), system="Be brief.").messages is not None
     raw = generate(raw=True)
     assert (raw.prompt, raw.messages, raw.before_ids) == ("Hi", None, ())
 

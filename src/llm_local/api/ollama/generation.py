@@ -126,7 +126,7 @@ async def _begin(request: Request, body: OllamaGenerate | OllamaChat, began: flo
 async def _asked(request: Request, service: Service, body: OllamaGenerate | OllamaChat) -> Asked:
     capped = service.config.is_explicit("max_new_tokens")
     model = await resolved_name(service, body.model)
-    depends = body.think is not None or (isinstance(body, OllamaChat) and bool(body.tools))
+    depends = not body.raw if isinstance(body, OllamaGenerate) else body.think is not None or bool(body.tools)
     card = await card_of(service, model) if depends else None
     return Asked(body, caller_of(request), model, card, capped=capped)
 

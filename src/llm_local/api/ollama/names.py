@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from llm_local.errors import InvalidRequest
+from llm_local.errors import InvalidRequest, ModelNotFound
 from llm_local.service import Service
 from llm_local.store.catalog import catalog_models
 
@@ -66,8 +66,9 @@ async def card_of(service: Service, name: str) -> ModelCard | None:
     Raises:
         ModelNotFound: there is no such model.
     """
-    if name == service.config.model_id:
-        known = [one for one in await service.models() if one.name == name]
-        if not known:
-            return None  # the service's own is fetched when it is first asked for
-    return (await service.show(name)).card
+    try:
+        return (await service.show(name)).card
+    except ModelNotFound:
+        if name != service.config.model_id:
+            raise
+        return None  # the service's own is fetched when it is first asked for

@@ -69,7 +69,9 @@ def chat_work(asked: Asked, body: OllamaChat) -> Work:
 
 
 def generate_work(asked: Asked, body: OllamaGenerate) -> Work:
-    """A request to generate as work: a conversation of one message, or with `raw` the prompt as it is.
+    """A request to generate as work: a conversation of one message, or the prompt as it is.
+
+    That is what `raw` asks for, and what a model without a chat template is made for.
 
     Raises:
         InvalidRequest: naming what cannot be used.
@@ -86,15 +88,20 @@ def generate_work(asked: Asked, body: OllamaGenerate) -> Work:
             "Send a prompt that is rendered already, with raw.",
             param="template",
         )
-    work: dict[str, Any] = {"model": asked.model, "clamp": True, "keep_alive_s": asked.keep_alive_s}
+    has_template = asked.card is None or bool(asked.card.chat_template)
+    work: dict[str, Any] = {
+        "model": asked.model,
+        "clamp": True,
+        "keep_alive_s": asked.keep_alive_s,
+        "before_ids": tuple(body.context or ()),
+    }
     prompt = body.prompt or ""
-    if body.raw:
+    if body.raw or not (has_template or body.system):
         return Work(asked.caller, prompt=prompt, changes=_changes(asked, body, raw=True), **work)
     system = (Message("system", body.system),) if body.system else ()
     return Work(
         asked.caller,
         messages=(*system, Message("user", prompt)),
-        before_ids=tuple(body.context or ()),
         changes=_changes(asked, body),
         default_system=not body.context,  # it stands in the context already
         **work,
