@@ -67,6 +67,7 @@ def test_an_answer_and_its_count(client: Anthropic) -> None:
         {"tools": [TOOL], "tool_choice": {"type": "tool", "name": "get_weather"}},
         {"messages": [*HELLO, {"role": "assistant", "content": "Hello! I am"}]},
         {"thinking": {"type": "enabled", "budget_tokens": 1024}},
+        {"thinking": {"type": "disabled"}},
     ],
 )
 def test_counted_tokens_are_the_input_tokens(client: Anthropic, fields: Any) -> None:

@@ -32,9 +32,14 @@ router = APIRouter(prefix=PREFIX)
 _MAX_IGNORED: Final = 32
 _MESSAGES: Final = [{"role": "user", "content": "Hello!"}]
 _EXAMPLE: Final = {"model": "starter", "max_tokens": 64, "messages": _MESSAGES}
+_NO_ROOM: Final[dict[int | str, dict[str, Any]]] = {
+    529: {
+        "description": "No room, not ready, or shutting down, in Anthropic's way; Retry-After says when to come back."
+    }
+}
 
 
-@router.post("", openapi_extra=json_body(MessagesRequest, hello=_EXAMPLE))
+@router.post("", openapi_extra=json_body(MessagesRequest, hello=_EXAMPLE), responses=_NO_ROOM)
 async def create_message(request: Request) -> Response:
     """Answer a conversation, whole or in events.
 
@@ -57,6 +62,7 @@ async def create_message(request: Request) -> Response:
 @router.post(
     "/count_tokens",
     openapi_extra=json_body(CountTokensRequest, hello={"model": "starter", "messages": _MESSAGES}),
+    responses=_NO_ROOM,
 )
 async def count_tokens(request: Request) -> Response:
     """How many tokens the model would read: exactly the `input_tokens` of the answer.

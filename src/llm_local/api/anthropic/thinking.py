@@ -26,10 +26,11 @@ async def with_thinking(
     """
     for place, think in enumerate(thinking.tries):
         changes = dict(work.changes) | ({} if think is None else {"think": think})
+        lost = await _lost(
+            service, work, thinking.fields[:place]
+        )  # first: who leaves meanwhile leaves no reply
         try:
-            return await act(dataclasses.replace(work, changes=changes)), await _lost(
-                service, work, thinking.fields[:place]
-            )
+            return await act(dataclasses.replace(work, changes=changes)), lost
         except InvalidRequest as error:
             last = place == len(thinking.tries) - 1
             if error.param != "think" or (last and not thinking.is_off):

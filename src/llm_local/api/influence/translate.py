@@ -18,7 +18,7 @@ _THEIRS: Final = {"repetition_penalty": "repeat_penalty"}
 _SAME: Final = ("temperature", "top_k", "seed", "repeat_penalty")
 # A nucleus that holds one token: what top_p 0 means, which our own bound leaves out.
 _LEAST_TOP_P: Final = 1e-9
-_KEPT: Final = ("model", "seed", "finish_reason", "usage", "timings", "speed", "notices")
+_KEPT: Final = ("model", "answered_by", "seed", "finish_reason", "usage", "timings", "speed", "notices")
 
 
 def influence_work(request: InfluenceRequest, caller: Caller) -> Work:
