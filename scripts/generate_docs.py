@@ -1,4 +1,6 @@
-"""Write the generated pages: `.env.example`, `docs/settings.md`, `docs/architectures.md`, the table in `docs/chat.md`.
+"""Write the generated pages: `.env.example`, `docs/settings.md`, `docs/architectures.md`, and parts of two others.
+
+Those are the table of commands in `docs/chat.md`, and the routes, options and errors in `docs/api.md`.
 
 ./run.sh scripts/generate_docs.py            write them
 ./run.sh scripts/generate_docs.py --check    write nothing; exit 1 when one is stale
@@ -12,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
+from api.api_page import openapi_document, with_routes  # type: ignore[import-not-found]  # noqa: E402
 from llm_local.chat.command_table import with_commands  # noqa: E402
 from llm_local.config import env_example, settings_markdown  # noqa: E402
 from tiny_models import architectures_markdown  # type: ignore[import-not-found]  # noqa: E402
@@ -19,8 +22,9 @@ from tiny_models import architectures_markdown  # type: ignore[import-not-found]
 
 def main(arguments: list[str]) -> int:
     """Write or check the generated pages; returns the exit status."""
-    chat = ROOT / "docs" / "chat.md"
+    chat, api = ROOT / "docs" / "chat.md", ROOT / "docs" / "api.md"
     pages = {
+        api: with_routes(api.read_text("utf-8"), openapi_document()),
         chat: with_commands(chat.read_text("utf-8")),
         ROOT / ".env.example": env_example(),
         ROOT / "docs" / "settings.md": settings_markdown(),
