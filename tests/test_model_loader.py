@@ -33,9 +33,10 @@ from llm_local.errors import (
 )
 from llm_local.events import Progress
 from llm_local.kernels.linear import release_linears
-from llm_local.loaders import devices
+from llm_local.loaders import before_fetch, devices
 from llm_local.model_loader import get_model_info, load_tokenizer_and_model, resolve_model
 from llm_local.specs import ModelSpec
+from llm_local.store.snapshots import RepoCache, cache_folder
 from tiny_checkpoints import END_TOKEN, TEMPLATE, VOCAB_SIZE, edit_json, save_checkpoint, tiny_tokenizer
 from tiny_models import ARCHITECTURES, CONTEXT_LENGTH, random_prompt, tiny_config, tiny_model
 
@@ -99,6 +100,37 @@ def test_a_hub_model_is_downloaded_once_and_then_found_offline(hub: FakeHub, mon
     assert len(hub.requests) == count
     assert again.spec == ModelSpec(REF, revision="main")
     assert load_tokenizer_and_model(again.spec, path=again.path).info.ref == REF
+
+
+def asked_for_weights(hub: FakeHub) -> list[str]:
+    """What was asked of the weights: the ranges, or "all"."""
+    return [one.headers.get("range", "all") for one in hub.asked("model.safetensors")]
+
+
+def test_a_model_that_does_not_fit_in_memory_is_refused_before_it_is_fetched(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "host_bytes", lambda: 10**6)
+    with pytest.raises(InsufficientMemory, match=r"org/model needs .* but 0\.0 GB are free on cpu") as caught:
+        resolve_model(ModelSpec(REF, device="cpu"), explicit=True)
+    assert caught.value.have_bytes == 10**6 < caught.value.need_bytes
+    assert asked_for_weights(hub) == ["bytes=0-65535"]  # the header, and no more
+    assert not RepoCache(cache_folder(), REF).root.exists()
+
+
+def test_a_window_that_the_model_does_not_have_is_refused_before_it_is_fetched(hub: FakeHub) -> None:
+    with pytest.raises(InvalidRequest, match="context"):
+        resolve_model(ModelSpec(REF, context_length=10**6), explicit=True)
+    assert asked_for_weights(hub) == []
+    assert not RepoCache(cache_folder(), REF).root.exists()
+
+
+def test_what_a_plug_in_may_load_is_not_judged_before_it_is_fetched(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(before_fetch, "load_plugins", lambda *_: [(object(), object())])
+    monkeypatch.setattr(devices, "host_bytes", lambda: 10**6)
+    assert resolve_model(ModelSpec(REF), explicit=True).path.is_dir()
 
 
 def test_a_default_that_can_be_reached_is_downloaded_not_replaced(hub: FakeHub, starter: Path) -> None:

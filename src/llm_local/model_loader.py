@@ -82,7 +82,7 @@ class LoadedModel:
 def resolve_model(
     spec: ModelSpec, *, explicit: bool, offline: bool = False, on_progress: OnProgress | None = None
 ) -> ResolvedModel:
-    """Find the files of `spec`, downloading them where they are not on this disk.
+    """Find the files of `spec`, downloading them where they are not on this disk, if they can be loaded then.
 
     A model that was not chosen explicitly gives way to the starter when the hub cannot be reached, and `notice` says
     so. A model that the user named is that model or an error.
@@ -90,7 +90,7 @@ def resolve_model(
     Raises:
         InvalidRequest, ModelNotFound: the name is wrong, or nothing has it.
         HubUnavailable: it is not here, and the hub is off or cannot be reached.
-        LocalLLMError: all that `store.pulling.pull` raises.
+        LocalLLMError: all that `store.pulling.pull` and `loaders.before_fetch.check_before_fetch` raise.
     """
     name = parse_name(spec.ref, spec.revision)
     spec = dataclasses.replace(spec, ref=name.ref, revision=name.revision)
@@ -100,7 +100,9 @@ def resolve_model(
     if local is not None:
         return ResolvedModel(spec, local)
     try:
-        return ResolvedModel(spec, _fetch(name, explicit=explicit, offline=offline, on_progress=on_progress))
+        if offline:
+            raise _switched_off(name)
+        return ResolvedModel(spec, _fetch(name, spec, explicit=explicit, on_progress=on_progress))
     except HubUnavailable as error:
         if explicit:  # a typing error looks like any unknown name while the hub is away
             hint = f"{did_you_mean(name.ref, local_models())} {error.hint}".strip()
@@ -206,18 +208,27 @@ def get_model_info(loaded: LoadedModel) -> ModelInfo:
     return loaded.info
 
 
-def _fetch(name: ModelName, *, explicit: bool, offline: bool, on_progress: OnProgress | None) -> Path:
-    if offline:
-        raise HubUnavailable(
-            f"{name.ref} is not on this machine, and the hub is switched off (offline).",
-            "Go online once to fetch it, or use a model that is here; `--model starter` always works.",
-        )
+def _switched_off(name: ModelName) -> HubUnavailable:
+    return HubUnavailable(
+        f"{name.ref} is not on this machine, and the hub is switched off (offline).",
+        "Go online once to fetch it, or use a model that is here; `--model starter` always works.",
+    )
+
+
+def _fetch(name: ModelName, spec: ModelSpec, *, explicit: bool, on_progress: OnProgress | None) -> Path:
     # Late: the network is loaded only by a run that needs it.
+    from llm_local.loaders.before_fetch import check_before_fetch
     from llm_local.store.hub import OFFLINE_AFTER_S
     from llm_local.store.pulling import pull
 
     patience = None if explicit else OFFLINE_AFTER_S
-    return pull(name.ref, name.revision, on_progress=on_progress, answer_within_s=patience)
+    return pull(
+        name.ref,
+        name.revision,
+        on_progress=on_progress,
+        answer_within_s=patience,
+        look=partial(check_before_fetch, spec),
+    )
 
 
 def _fall_back(spec: ModelSpec, error: HubUnavailable) -> ResolvedModel:

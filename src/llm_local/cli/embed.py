@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -190,7 +191,7 @@ def _prepare(args: argparse.Namespace, config: Config, inputs: Inputs, progress:
     from llm_local.model_loader import resolve_model
 
     found = resolve_model(
-        config.model_spec(),
+        dataclasses.replace(config.model_spec(), quantization="none"),  # embeddings are never packed
         explicit=config.is_explicit("model_id"),
         offline=config.offline,
         on_progress=progress,

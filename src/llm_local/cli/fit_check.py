@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +10,13 @@ from typing import Any, Final
 
 from llm_local.bench.memory_speed import memory_bytes_per_s
 from llm_local.config import Config
-from llm_local.errors import InsufficientMemory, ModelCorrupt, StorageError
+from llm_local.errors import InsufficientMemory, StorageError
 from llm_local.kernels.build import why_missing
 from llm_local.loaders.configuration import context_length
 from llm_local.loaders.estimate import Form, best_form, cpu_form, form_of, forms
 from llm_local.loaders.host import WORKING_BYTES, host_bytes
 from llm_local.loaders.quantization import choose_quantization
-from llm_local.loaders.remote_headers import remote_config, remote_weights
+from llm_local.loaders.remote_headers import remote_config, weights_on_hub
 from llm_local.loaders.safetensors import Weights
 from llm_local.specs import ModelSpec
 from llm_local.store.destinations import Destination
@@ -165,7 +164,7 @@ def check_fit(
     window = min(_USUAL_CONTEXT, context_length(values, None))
     if spec.context_length is not None:
         window = context_length(values, spec.context_length)
-    weights = _weights([file for file in files if file.name.endswith(".safetensors")], remote, goal)
+    weights = weights_on_hub(files, remote, goal)
     device, have = _device(spec)
     form = form_of(weights, values, _chosen(spec, weights, device, have), window)
     others = forms(weights, values, window) if device == "cpu" else ()
@@ -217,24 +216,6 @@ def check_memory(check: FitCheck, ref: str, hint: str) -> None:
             need_bytes=smallest.need_bytes,
             have_bytes=check.memory_free_bytes,
         )
-
-
-def _weights(files: Sequence[RemoteFile], remote: RemoteModel, goal: Destination) -> Weights:
-    """From what an earlier run left, where that is of use, else from the hub."""
-
-    def read_start(file: RemoteFile, num_bytes: int) -> bytes:
-        place = goal.place(file)
-        for path in (place.final, place.part):
-            with contextlib.suppress(OSError), open(path, "rb") as data:
-                start = data.read(num_bytes)
-                if len(start) == min(num_bytes, file.size or num_bytes):
-                    return start
-        return remote.read_start(file, num_bytes)
-
-    try:
-        return remote_weights(files, read_start)
-    except ModelCorrupt:  # a part is not verified yet
-        return remote_weights(files, remote.read_start)
 
 
 def _of_gguf(files: Sequence[RemoteFile], disk: tuple[int, int, int]) -> FitCheck:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llm_local.errors import ModelCorrupt
 from llm_local.loaders.configuration import ModelConfig, parse_config
@@ -16,7 +17,11 @@ from llm_local.loaders.safetensors import Tensor, Weights, parse_header
 from llm_local.store.download import RemoteFile
 from llm_local.store.selection import CONFIG
 
-__all__ = ["ReadStart", "remote_config", "remote_weights"]
+if TYPE_CHECKING:
+    from llm_local.store.destinations import Destination
+    from llm_local.store.remote import RemoteModel
+
+__all__ = ["ReadStart", "remote_config", "remote_weights", "weights_on_hub"]
 
 ReadStart = Callable[[RemoteFile, int], bytes]
 """Gives the first bytes of a file on the hub, fewer where it is shorter."""
@@ -36,6 +41,29 @@ def remote_weights(files: Sequence[RemoteFile], read_start: ReadStart) -> Weight
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         headers = list(pool.map(lambda file: _header(file, read_start), files))
     return Weights((), {name: tensor for header in headers for name, tensor in header.items()})
+
+
+def weights_on_hub(files: Sequence[RemoteFile], remote: RemoteModel, goal: Destination) -> Weights:
+    """All tensors of what is to be fetched: from what an earlier run left at `goal`, where that is of use.
+
+    Raises:
+        ModelCorrupt, AccessDenied, HubUnavailable: as `remote_weights` and `RemoteModel.read_start`.
+    """
+
+    def read_start(file: RemoteFile, num_bytes: int) -> bytes:
+        place = goal.place(file)
+        for path in (place.final, place.part):
+            with contextlib.suppress(OSError), open(path, "rb") as data:
+                start = data.read(num_bytes)
+                if len(start) == min(num_bytes, file.size or num_bytes):
+                    return start
+        return remote.read_start(file, num_bytes)
+
+    of_weights = [file for file in files if file.name.endswith(".safetensors")]
+    try:
+        return remote_weights(of_weights, read_start)
+    except ModelCorrupt:  # a part is not verified yet
+        return remote_weights(of_weights, remote.read_start)
 
 
 def remote_config(data: bytes) -> ModelConfig:

@@ -19,7 +19,10 @@ from llm_local.store.snapshots import RepoCache, cache_folder
 from llm_local.store.usage import using
 from llm_local.store.weight_index import parse_index
 
-__all__ = ["FileProgress", "fetch", "hub_source", "missing_bytes", "needed_files", "pull"]
+Look = Callable[[RemoteModel, tuple[RemoteFile, ...], Destination], None]
+"""Sees what is about to be fetched, and where to; whatever it raises ends the pull before anything is written."""
+
+__all__ = ["FileProgress", "Look", "fetch", "hub_source", "missing_bytes", "needed_files", "pull"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ def pull(
     *,
     on_progress: Callable[[Progress], None] | None = None,
     answer_within_s: float | None = None,
+    look: Look = lambda remote, files, goal: None,
 ) -> Path:
     """Bring what is needed of a hub model to this disk and return its folder; files already here are not fetched.
 
@@ -63,6 +67,7 @@ def pull(
     breaks off goes on where it stopped, in this run or in the next.
 
     Raises:
+        LocalLLMError: whatever `look` raises.
         ModelNotFound: no such model, revision or file.
         AccessDenied: gated or private, or a wrong token.
         HubUnavailable: no connection, or the hub fails again and again.
@@ -82,7 +87,9 @@ def pull(
     with open_remote(name, hub_source(), answer_within_s=answer_within_s) as remote:
         repo = RepoCache(cache_folder(), name.ref)
         goal = CacheDestination(repo, remote.asked.revision, remote.description.commit)
-        return fetch(remote, needed_files(remote, repo), goal, report)
+        files = needed_files(remote, repo)
+        look(remote, files, goal)
+        return fetch(remote, files, goal, report)
 
 
 def needed_files(remote: RemoteModel, repo: RepoCache, gguf: str = "") -> tuple[RemoteFile, ...]:
