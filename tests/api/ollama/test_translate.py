@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -88,6 +89,34 @@ def test_calls_and_results_without_ids_find_each_other() -> None:
     assert [one.tool_call_id for one in work.messages[2:5]] == [second.id, first.id, third.id]
     assert work.messages[5].tool_calls[0].id == work.messages[6].tool_call_id == "mine"
     assert work.messages[2].name == "g"
+
+
+def test_a_result_nobody_waits_for_and_calls_of_one_id() -> None:
+    call = {"id": "same", "function": {"name": "f"}}
+    work = chat(
+        messages=[
+            {"role": "tool", "tool_name": "f", "content": "0"},
+            {"role": "assistant", "tool_calls": [call, call]},
+            {"role": "tool", "tool_name": "f", "content": "1"},
+            {"role": "tool", "tool_name": "f", "content": "2"},
+        ]
+    )
+    assert work.messages is not None
+    assert [one.tool_call_id for one in work.messages] == [None, None, "same", None]
+
+
+def test_very_many_messages_are_refused_and_many_read_in_no_time() -> None:
+    calls = [
+        {"role": "assistant", "tool_calls": [{"function": {"name": f"f{n % 7}"}}] * 2} for n in range(3000)
+    ]
+    results = [{"role": "tool", "tool_name": f"f{n % 7}", "content": "x"} for n in range(6000)]
+    began = time.process_time()
+    messages = chat(messages=[*calls, *results]).messages
+    assert time.process_time() - began < 2
+    assert messages is not None and len({one.tool_call_id for one in messages[3000:]}) > 5990
+    with pytest.raises(InvalidRequest) as caught:
+        chat(messages=[{"role": "user"}] * 10_001)
+    assert caught.value.param == "messages"
 
 
 def test_tools() -> None:

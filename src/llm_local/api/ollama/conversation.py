@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Final, get_args
 
@@ -22,7 +23,7 @@ def messages_of(messages: Sequence[OllamaMessage], model: str) -> tuple[Message,
         InvalidRequest: an unknown role, or a picture; `param` names it.
     """
     found: list[Message] = []
-    waiting: list[ToolCall] = []  # calls without a result
+    waiting = _WaitingCalls()
     num_calls = 0
     for index, message in enumerate(messages):
         param = f"messages[{index}]"
@@ -34,10 +35,9 @@ def messages_of(messages: Sequence[OllamaMessage], model: str) -> tuple[Message,
         if role == "assistant":
             calls = tuple(_call(call, num_calls + n) for n, call in enumerate(message.tool_calls or ()))
             num_calls += len(calls)
-            waiting += calls
+            waiting.add(calls)
         elif role == "tool":
-            call_id = message.tool_call_id or _id_of_result(waiting, message.tool_name)
-            waiting = [call for call in waiting if call.id != call_id]
+            call_id = waiting.answered(message.tool_call_id, message.tool_name)
         found.append(
             Message(
                 role=role,
@@ -82,6 +82,28 @@ def _call(call: OllamaCall, number: int) -> ToolCall:
     return ToolCall(call.id or f"call{number:05d}", call.function.name, call.function.arguments or {})
 
 
-def _id_of_result(waiting: Sequence[ToolCall], name: str | None) -> str | None:
-    """The id of the first call that waits for a result of that tool, or of any where no tool is named."""
-    return next((call.id for call in waiting if name is None or call.name == name), None)
+class _WaitingCalls:
+    """Calls without a result, in their order; each step takes the same time however many there are."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, None] = {}
+        self._by_name: dict[str, deque[str]] = {}
+
+    def add(self, calls: Sequence[ToolCall]) -> None:
+        """These wait too."""
+        for call in calls:
+            self._ids[call.id] = None
+            self._by_name.setdefault(call.name, deque()).append(call.id)
+
+    def answered(self, call_id: str | None, name: str | None) -> str | None:
+        """The id of the call that has its result now: of the first of that tool, or of any where none is named."""
+        if not call_id:
+            call_id = self._first(name) if name else next(iter(self._ids), None)
+        self._ids.pop(call_id or "", None)
+        return call_id
+
+    def _first(self, name: str) -> str | None:
+        ids = self._by_name.get(name, deque())
+        while ids and ids[0] not in self._ids:
+            ids.popleft()
+        return ids[0] if ids else None

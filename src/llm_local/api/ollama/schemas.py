@@ -5,7 +5,7 @@ Fields that this dialect checks in its own words are `Any` here.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
@@ -26,6 +26,9 @@ __all__ = [
     "OllamaShow",
     "OllamaTool",
 ]
+
+MAX_MESSAGES: Final = 10_000
+MAX_TOOLS: Final = 1024
 
 ModelText = Annotated[str, Field(max_length=512)]
 KeepAlive = Annotated[
@@ -111,7 +114,7 @@ class OllamaMessage(DialectModel):
     content: str | None = None
     thinking: str | None = None
     images: list[Any] | None = None
-    tool_calls: list[OllamaCall] | None = None
+    tool_calls: Annotated[list[OllamaCall], Field(max_length=MAX_TOOLS)] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
 
@@ -134,8 +137,10 @@ class OllamaTool(DialectModel):
 class OllamaChat(OllamaReply):
     """`POST /api/chat`."""
 
-    messages: list[OllamaMessage] | None = Field(default=None, description="None only loads the model.")
-    tools: list[OllamaTool] | None = None
+    messages: Annotated[list[OllamaMessage], Field(max_length=MAX_MESSAGES)] | None = Field(
+        default=None, description="None only loads the model."
+    )
+    tools: Annotated[list[OllamaTool], Field(max_length=MAX_TOOLS)] | None = None
 
 
 class OllamaEmbed(DialectModel):

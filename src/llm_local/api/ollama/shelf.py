@@ -21,7 +21,7 @@ from llm_local.api.ollama.names import asked_name, bare_name, resolved_name
 from llm_local.api.ollama.replies import ignored_header
 from llm_local.api.ollama.schemas import OllamaCopy, OllamaNamed, OllamaPull
 from llm_local.api.streams import NdjsonStream, ndjson
-from llm_local.errors import InvalidRequest, ModelNotFound
+from llm_local.errors import InvalidRequest, ModelNotFound, UnsupportedTask
 from llm_local.events import Progress
 from llm_local.service import Service
 
@@ -88,6 +88,25 @@ async def delete(request: Request) -> Response:
     with in_ollama_words(asked):
         await service.delete(await resolved_name(service, asked))
     return Response(headers=ignored_header(ignored_names(body)))
+
+
+@router.post("/push", include_in_schema=False)
+async def push() -> Response:
+    """Refused: nothing is sent away from here."""
+    raise InvalidRequest(
+        "push is not supported: no model is sent away from this machine.", kind=UnsupportedTask.kind
+    )
+
+
+@router.post("/create", include_in_schema=False)
+@router.post("/blobs/{digest}", include_in_schema=False)
+async def create() -> Response:
+    """Refused: models are not made here."""
+    raise InvalidRequest(
+        "create is not supported.",
+        "/api/copy gives a model a second name, and `llm-local import` one to a folder of yours.",
+        kind=UnsupportedTask.kind,
+    )
 
 
 async def pull_lines(progress: AsyncIterator[Progress], name: str) -> AsyncGenerator[dict[str, Any]]:
