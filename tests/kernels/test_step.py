@@ -52,8 +52,9 @@ class Decoder:
         chunks: Sequence[Sequence[int]],
         kept: Sequence[int] | None = None,
         threads: int = 2,
+        layers: Sequence[tuple[int, int]] = ((0, 0),),
     ) -> torch.Tensor:
-        """Logits `[kept, vocab]` of one step; `kept` None: of every row."""
+        """Logits `[kept, vocab]` of one step; `kept` None: of every row. `layers` (first, number) of each call."""
         ids = [token for chunk in chunks for token in chunk]
         rows = range(len(ids)) if kept is None else kept
         logits = torch.full((len(rows), self.native.vocab_size), torch.nan)
@@ -66,7 +67,8 @@ class Decoder:
             len(chunks),
             len(rows),
         )
-        self.library.step(self.native.struct, batch, self.scratch, threads)
+        for batch.first_layer, batch.num_layers in layers:
+            self.library.step(self.native.struct, batch, self.scratch, threads)
         return logits
 
 
@@ -99,6 +101,24 @@ def test_chunks_batches_and_threads_change_no_bit(kernels: Native, model_type: s
     decoded = [decoder.run([first], [at], [PROMPTS[0][at : at + 1]], threads=3) for at in (288, 289)]
     assert torch.equal(mixed, whole[[103, 104, 287]])
     assert torch.equal(torch.cat(decoded), whole[288:])
+
+
+@pytest.mark.parametrize("model_type", TINY)
+def test_a_step_in_several_calls_is_the_same_step(kernels: Native, model_type: str) -> None:
+    decoder = Decoder(kernels, tiny_model(model_type))
+    whole = decoder.run([decoder.new_sequence()], [0], [PROMPTS[0]])
+    num_layers = decoder.native.struct.num_layers
+    for layers in ([(at, 1) for at in range(num_layers)], [(0, 1), (1, 0)], [(0, num_layers)]):
+        parts = decoder.run([decoder.new_sequence()], [0], [PROMPTS[0]], layers=layers)
+        assert torch.equal(parts, whole)
+
+
+def test_layers_that_are_not_there_are_refused(kernels: Native) -> None:
+    decoder = Decoder(kernels, tiny_model("llama"))
+    end = decoder.native.struct.num_layers
+    for layers in ((-1, 1), (end, 0), (0, end + 1), (1, end), (0, -1), (1, 2**31 - 1)):
+        with pytest.raises(EngineError):
+            decoder.run([decoder.new_sequence()], [0], [PROMPTS[1]], layers=[layers])
 
 
 def test_kept_rows_come_in_the_order_asked_for(kernels: Native) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence as SequenceOf
 
 import torch
 
+from llm_local.engine.abandoned import Abandoned
 from llm_local.engine.admission import check_memory, check_request, out_of_memory, reserved_tokens
 from llm_local.engine.late_masks import MOMENT_S, WAIT_S, Held, comes_within
 from llm_local.engine.prefix_cache import PrefixCache
@@ -139,6 +140,8 @@ class BatchEngine:
             logits = self._runner.run(chunks)
             if len(logits) != sum(chunk.num_logits for chunk in chunks):
                 raise EngineError("The model returned logits for another number of tokens than asked for.")
+        except Abandoned:
+            return  # the next step ends them all
         except Exception as error:
             alone = [self._rolled_back(chunk) for chunk in chunks]
             if len(chunks) == 1 and not chunks[0].drafts:

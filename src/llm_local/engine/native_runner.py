@@ -7,6 +7,7 @@ from collections.abc import Sequence as SequenceOf
 
 import torch
 
+from llm_local.engine.abandoned import MANY_TOKENS, leave_if_abandoned
 from llm_local.engine.kv_cache import KVBudget, SequenceKV
 from llm_local.engine.native_attention import segment_structs
 from llm_local.engine.native_model import NativeModel
@@ -57,7 +58,13 @@ class NativeRunner:
             num_segments=len(row.segments),
             num_kept=len(row.kept),
         )
-        self._library.step(self.model.struct, batch, self._scratch, self._num_threads)
+        if batch.num_tokens < MANY_TOKENS:
+            self._library.step(self.model.struct, batch, self._scratch, self._num_threads)
+        else:
+            batch.num_layers = 1
+            for batch.first_layer in range(self.model.struct.num_layers):
+                leave_if_abandoned(chunks)
+                self._library.step(self.model.struct, batch, self._scratch, self._num_threads)
         row.advance()
         return logits
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from llm_local.engine.abandoned import leaving_between_layers
 from llm_local.engine.attention import ATTENTION_NAME, Attend, TorchAttention, register
 from llm_local.engine.kv_cache import KVBudget, SequenceKV, kv_layout
 from llm_local.engine.native_attention import NativeAttention
@@ -55,7 +56,7 @@ class PackedRunner:
         """One forward pass. Returns logits `[sum of num_logits, vocab]`, float32 on the CPU, in chunk order."""
         use_threads(self._num_threads)
         row = PackedRow.of(chunks)
-        with torch.inference_mode():
+        with torch.inference_mode(), leaving_between_layers(self._model, chunks):
             output = self._model(
                 input_ids=self._tensor(row.token_ids),
                 position_ids=self._tensor(list(row.positions())),

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 
+from llm_local.engine.abandoned import leaving_between_layers
 from llm_local.engine.kv_cache import KVBudget, kv_layout
 from llm_local.engine.sequence import Chunk
 from llm_local.engine.threads import threads_for, use_threads
@@ -95,7 +96,7 @@ class UniversalRunner:
         # a model without a cache reads everything again for every token
         token_ids = sequence.tokens if state.content is None else chunk.token_ids
         cache = {self._cache_name: state.content, "use_cache": True}
-        with torch.inference_mode():
+        with torch.inference_mode(), leaving_between_layers(self._model, [chunk]):
             output = self._model(
                 input_ids=torch.tensor([token_ids], device=self._model.device),
                 logits_to_keep=chunk.num_logits,

@@ -29,7 +29,7 @@ __all__ = [
     "LlmWeightKind",
 ]
 
-ABI_VERSION: Final = 1
+ABI_VERSION: Final = 2
 
 _Fields = list[tuple[str, Any]]
 
@@ -174,7 +174,10 @@ class LlmSegment(ctypes.Structure):
 
 
 class LlmBatch(ctypes.Structure):
-    """One forward pass: what goes in, and where the logits go."""
+    """One forward pass: what goes in, and where the logits go.
+
+    A call computes `num_layers` from `first_layer` on (0: all that are left).
+    """
 
     _fields_: ClassVar[_Fields] = [
         ("token_ids", POINTER(c_int32)),
@@ -184,6 +187,8 @@ class LlmBatch(ctypes.Structure):
         ("num_tokens", c_int32),
         ("num_segments", c_int32),
         ("num_kept", c_int32),
+        ("first_layer", c_int32),
+        ("num_layers", c_int32),
         ("reserved", c_int32),
     ]
 

@@ -76,6 +76,7 @@ class EngineWorker:
 
     def cancel(self, sequence_id: str, *, deliver_rest: bool = True) -> None:
         """End a sequence within one step. Without `deliver_rest` its reader is not called again."""
+        self._engine.cancel(sequence_id)  # a flag: a long pass that is running sees it between two layers
         self._inbox.put(_Cancel(sequence_id, deliver_rest))
 
     def close(self, timeout_s: float | None = None) -> bool:

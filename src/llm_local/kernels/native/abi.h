@@ -11,7 +11,7 @@ extern "C" {
 #pragma GCC visibility push(default)  // all else in the library is hidden
 #endif
 
-#define LLM_ABI_VERSION 1
+#define LLM_ABI_VERSION 2
 
 // How the numbers of a weight matrix lie in memory.
 enum LlmWeightKind {
@@ -103,7 +103,10 @@ typedef struct LlmBatch {
   const LlmSegment* segments;
   const int32_t* kept;  // [num_kept] rows of the packed row whose logits are wanted
   float* logits;        // [num_kept, vocab]
-  int32_t num_tokens, num_segments, num_kept, reserved;
+  int32_t num_tokens, num_segments, num_kept;
+  // The layers of this call; num_layers 0: all that are left. A pass may go through the layers in several calls with
+  // the same batch and scratch, one behind the other, so that the caller can look up in between.
+  int32_t first_layer, num_layers, reserved;
 } LlmBatch;
 
 // One layer's attention over segments, for a model whose other parts run elsewhere. Appends k, v, then attends.

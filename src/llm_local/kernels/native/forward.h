@@ -78,8 +78,10 @@ class Forward {
 
 inline void Forward::run(Member& member) {
   const float* residual = b_.residual;
-  embed(member);
-  for (int32_t i = 0; i < model_.num_layers; ++i) {
+  const int32_t first = batch_.first_layer;
+  const int32_t end = batch_.num_layers == 0 ? model_.num_layers : first + batch_.num_layers;
+  if (first == 0) embed(member);
+  for (int32_t i = first; i < end; ++i) {
     const LlmLayer& layer = model_.layers[i];
     const bool last = i == model_.num_layers - 1;
     const int32_t rows = last ? batch_.num_kept : batch_.num_tokens;
@@ -95,6 +97,7 @@ inline void Forward::run(Member& member) {
     const LlmNorm& next = last ? model_.final_norm : model_.layers[i + 1].input_norm;
     add(member, {residual, nullptr, sums, layer.mlp_out_norm, next}, rows);
   }
+  if (end < model_.num_layers) return;  // the scratch keeps the residual and what the next layer reads
   project(member, model_.head, batch_.logits, b_.normed, batch_.num_kept);
   finish_logits(member);
 }

@@ -87,7 +87,8 @@ inline void Forward::begin() {
 
 // See abi.h. LLM_BAD_ARGUMENT: a token id outside the vocabulary, shapes that do not fit, segments that do not cover
 // the packed row one behind the other or whose stores lack room or what their tokens see. LLM_OUT_OF_MEMORY: the
-// scratch cannot grow. In both cases nothing was written.
+// scratch cannot grow. In both cases nothing was written. A call that goes on in the middle finds in the scratch what the
+// one before it left there.
 static int32_t step(const LlmModel* model, const LlmBatch* batch, void* scratch, int32_t threads) {
   if (scratch == nullptr || !is_model(*model) || !is_batch(*model, *batch)) return LLM_BAD_ARGUMENT;
   if (batch->num_tokens == 0) return LLM_OK;

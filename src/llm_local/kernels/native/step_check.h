@@ -65,6 +65,8 @@ static inline bool is_batch(const LlmModel& model, const LlmBatch& batch) {
     const int32_t id = batch.token_ids[i];
     if (id < 0 || id >= model.embedding.rows) return false;
   }
+  if (batch.first_layer < 0 || batch.first_layer >= model.num_layers) return false;
+  if (batch.num_layers < 0 || batch.num_layers > model.num_layers - batch.first_layer) return false;
   // what is kept lies in memory for all tokens
   if (batch.num_kept < 0 || batch.num_kept > batch.num_tokens) return false;
   for (int32_t i = 0; i < batch.num_kept; ++i) {
