@@ -146,6 +146,13 @@ def _dripping(hub: FakeHub, monkeypatch: Any) -> None:
     hub.faults[MODEL] += [lambda answer: None, cut_after(CUT), *[drip] * 9]
 
 
+def _dripping_header(hub: FakeHub, monkeypatch: Any) -> None:
+    from llm_local.store import download
+
+    monkeypatch.setattr(download, "_SLOWEST_WINDOW_S", 0.1)
+    hub.faults[MODEL] += [drip] * 9
+
+
 def _dripping_description(hub: FakeHub, monkeypatch: Any) -> None:
     from llm_local.store import remote
 
@@ -246,6 +253,7 @@ TABLE = [
     Row("F32", "what answers speaks no TLS", 5, ABSENT, _no_tls, "SSL"),
     Row("F32", "a description that comes byte by byte", 5, ABSENT, _dripping_description, "too slowly"),
     Row("F32", "a byte now and then", 5, KEPT, _dripping, "too slowly"),
+    Row("F32", "a byte now and then, of a header", 5, ABSENT, _dripping_header, "too slowly"),
     Row(
         "F33", "an end of the connection within a file", 0, WHOLE, _on_weights(cut_after(CUT), cut_after(10))
     ),

@@ -256,6 +256,14 @@ def test_other_files_of_the_folder_are_not_overwritten(pull: Pull, tmp_path: Pat
     assert {name: (tmp_path / name).read_bytes() for name in NEEDED} == NEEDED
 
 
+@pytest.mark.parametrize("flags", [(), ("--force",)])
+def test_a_folder_in_the_place_of_a_file_stays(pull: Pull, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    (tmp_path / "config.json" / "mine").mkdir(parents=True)
+    code, _, err = pull(*flags, "--output", str(tmp_path), REF)
+    assert code == 2 and "config.json is a folder" in err
+    assert (tmp_path / "config.json" / "mine").is_dir()
+
+
 def test_a_folder_that_has_all_is_fetched_nothing_for(pull: Pull, hub: FakeHub, tmp_path: Path) -> None:
     assert pull("-q", "--output", str(tmp_path / "out"), REF)[0] == 0
     count = len(hub.asked(MODEL))

@@ -33,7 +33,8 @@ def test_a_hub_may_lead_to_other_public_machines(target: str, where: str) -> Non
         "http://cdn.example/x", "https://127.0.0.1/x", "https://10.0.0.1/x", "https://192.168.1.1/x", "https://[::1]/x",
         "https://169.254.169.254/latest/meta-data", "https://localhost/x", "https://a.localhost/x", "file:///etc/passwd",
         "https://[fe80::1]/x", "https://0.0.0.0/x", "ftp://cdn.example/x", "https://[::ffff:10.0.0.1]/x",
-        "//10.0.0.1/x",
+        "//10.0.0.1/x", "https://localhost./x", "https://10.0.0.1./x", "https://2130706433/x", "https://127.1/x",
+        "https://0x7f000001/x", "https://0177.0.0.1/x", "https://127.0.0.0x1/x", "https://metadata.google.internal/x",
     ],
 )  # fmt: skip
 def test_a_public_hub_leads_neither_into_private_networks_nor_out_of_https(target: str) -> None:

@@ -14,7 +14,7 @@ from gguf_files import small_gguf
 from hub_cache import COMMIT, add_model, everything_under, model_files, weights_bytes
 from llm_local.errors import HubUnavailable, InvalidRequest, LocalLLMError, ModelCorrupt
 from llm_local.events import Progress
-from llm_local.store import retries
+from llm_local.store import retries, verification
 from llm_local.store.library import find_model, starter_folder
 from llm_local.store.naming import copy_model, import_model
 from llm_local.store.pulling import pull
@@ -225,6 +225,35 @@ def test_a_failed_repair_leaves_what_was_there(hub: FakeHub, code: int, isolated
         repair("org/model")
     assert everything_under(snapshot.parents[1]) == before
     assert broken("org/model") == {"model.safetensors": "damaged"}
+
+
+def test_a_repair_that_was_killed_is_made_good_by_the_next_one(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = pull("org/model")
+    flip(snapshot / "model.safetensors", 5000)
+    (snapshot / "config.json").unlink()
+    (snapshot / "config.json").symlink_to("/etc/hostname")
+    model = find_model("org/model")
+    links = [snapshot / "model.safetensors", snapshot / "config.json"]
+    killed = verification._set_aside(links, snapshot.parents[1] / "blobs")
+    killed.__enter__()  # and nothing after it: so it looks when the process dies there
+    assert sorted(path.name[-8:] for path in cache_folder().rglob("*.damaged")) == [".damaged"] * 2
+    assert broken("org/model") == {"config.json": "missing", "model.safetensors": "missing"}
+    repair_model(model, verify_model(model), lambda event: None)
+    assert {file.name: file.state for file in verify_model(model)} == dict.fromkeys(FILES, "ok")
+    assert not list(cache_folder().rglob("*.damaged"))
+
+
+def test_a_repair_that_comes_second_fetches_nothing_again(hub: FakeHub) -> None:
+    flip(pull("org/model") / "model.safetensors", 5000)
+    model = find_model("org/model")
+    seen_by_both = verify_model(model)
+    repair_model(model, seen_by_both, lambda event: None)
+    hub.requests.clear()
+    repair_model(model, seen_by_both, lambda event: None)
+    assert hub.asked("/resolve/") == []
+    assert broken("org/model") == {}
 
 
 def test_a_repair_without_a_hub_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from llm_local.errors import InvalidRequest
 from llm_local.store.digests import file_matches
-from llm_local.store.download import Opener, Place, RemoteFile, is_plausible, open_local
+from llm_local.store.download import Opener, Place, RemoteFile, is_plausible, open_local, storage_errors
 from llm_local.store.names import safe_join
 from llm_local.store.snapshots import RepoCache, is_complete
 
@@ -132,19 +132,30 @@ class FolderDestination:
         """See that nothing of somebody else's is overwritten; with `force` it is taken away.
 
         Raises:
-            InvalidRequest: there is another file under a name that is needed.
+            InvalidRequest: there is another file, or a folder, under a name that is needed.
+            StorageError: the disk refuses.
         """
-        for file in files:
-            path = safe_join(self.folder, file.name)
-            if not path.exists() or self.has(file):
-                continue
-            if not force:
-                raise InvalidRequest(
-                    f"{path} is there already, with other contents.",
-                    "Choose another folder, or overwrite it with --force.",
-                    param="output",
-                )
-            path.unlink()
+        with storage_errors(self.folder, self.remedy):
+            for file in files:
+                self._make_way(file, force=force)
+
+    def _make_way(self, file: RemoteFile, *, force: bool) -> None:
+        path = safe_join(self.folder, file.name)
+        if not path.exists() or self.has(file):
+            return
+        if path.is_dir():
+            raise InvalidRequest(
+                f"{path} is a folder, where a file of the model is to go.",
+                "Choose another folder.",
+                param="output",
+            )
+        if not force:
+            raise InvalidRequest(
+                f"{path} is there already, with other contents.",
+                "Choose another folder, or overwrite it with --force.",
+                param="output",
+            )
+        path.unlink()
 
     def nearby(self, file: RemoteFile) -> Opener | None:
         """The cache."""

@@ -23,6 +23,7 @@ from llm_local.store.retries import Retries, TransientError
 __all__ = [
     "Body",
     "Opener",
+    "Pace",
     "Place",
     "RemoteFile",
     "check_room",
@@ -192,7 +193,7 @@ class _Part:
 
     def _take(self, body: Body, out: BinaryIO, retries: Retries) -> int:
         """Write what comes, and return how much of the file is there then."""
-        have, pace = body.start, _Pace(self._file.name)
+        have, pace = body.start, Pace(self._file.name)
         for chunk in body.chunks:
             out.write(chunk)
             have += len(chunk)
@@ -222,7 +223,7 @@ class _Part:
         return size == self._file.size and self._running.matches()
 
 
-class _Pace:
+class Pace:
     """Sees that bytes keep coming."""
 
     def __init__(self, name: str) -> None:

@@ -25,6 +25,8 @@ __all__ = [
 _DEFAULT: Final = "https://huggingface.co"
 _PORTS: Final = {"https": 443, "http": 80}
 _ENDPOINT: Final = re.compile(r"https?://[^/\s@?#]+(/[^\s?#]*)?")
+_HEX: Final = re.compile(r"0x[0-9a-f]*")
+_LOCAL_NAMES: Final = ("", "localhost", "local", "internal")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]*")
 
 
@@ -126,7 +128,13 @@ def redirected(url: str, target: str, endpoint: str) -> str:
 
 
 def _is_private(host: str) -> bool:
+    """True for an address or a name of a private network, and for what is such an address in disguise.
+
+    What ends in a number is no name: systems read 127.1, 2130706433 and 0x7f.0.0.1 as addresses.
+    """
+    host = host.rstrip(".")
     try:
         return not ipaddress.ip_address(host).is_global
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        last = host.rpartition(".")[2]
+        return last in _LOCAL_NAMES or last.isdigit() or _HEX.fullmatch(last) is not None

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from llm_local.errors import HubUnavailable, ModelCorrupt
 from llm_local.store.answers import Asked, Description, read_description, refusal, with_headers
 from llm_local.store.digests import RunningDigest
-from llm_local.store.download import Body, RemoteFile
+from llm_local.store.download import Body, Pace, RemoteFile
 from llm_local.store.hub import OFFLINE_AFTER_S, Answer, HubClient, probe, within
 from llm_local.store.names import ModelName
 from llm_local.store.retries import Retries, TransientError
@@ -123,9 +123,9 @@ class RemoteModel:
         def read() -> bytes:
             with self._send("GET", file, {"range": f"bytes=0-{num_bytes - 1}"}) as answer:
                 if _start_of(answer, 0, file) == 0:
-                    return _first(answer.chunks, num_bytes)
+                    return _first(answer.chunks, num_bytes, file)
             with self.opener(file)(0) as body:
-                return _first(body.chunks, num_bytes)
+                return _first(body.chunks, num_bytes, file)
 
         return _retried(read)
 
@@ -143,7 +143,7 @@ class RemoteModel:
 
         def read() -> bytes:
             with self.opener(file)(0) as body:
-                return _first(body.chunks, _MAX_WHOLE_BYTES)
+                return _first(body.chunks, _MAX_WHOLE_BYTES, file)
 
         for _ in range(2):
             data = _retried(read)
@@ -195,12 +195,13 @@ def _retried(read: Callable[[], bytes]) -> bytes:
             retries.wait(error)
 
 
-def _first(chunks: Iterator[bytes], num_bytes: int) -> bytes:
-    data = bytearray()
+def _first(chunks: Iterator[bytes], num_bytes: int, file: RemoteFile) -> bytes:
+    data, pace = bytearray(), Pace(file.name)
     for chunk in chunks:
         data += chunk
         if len(data) >= num_bytes:
             break
+        pace.moved(len(chunk))
     return bytes(data[:num_bytes])
 
 

@@ -16,11 +16,12 @@ from typing import Final, Literal
 
 from llm_local.errors import InvalidRequest, LocalLLMError, ModelCorrupt, StorageError
 from llm_local.events import Progress
+from llm_local.locks import locked
 from llm_local.store.digests import file_digest
 from llm_local.store.library import StoredModel, files_of
 from llm_local.store.names import ModelName, safe_join
 from llm_local.store.selection import CONFIG, INDEX, WEIGHTS
-from llm_local.store.summary import StoredFile
+from llm_local.store.summary import StoredFile, files_under
 from llm_local.store.weight_index import shard_names
 
 __all__ = ["CheckedFile", "is_broken", "repair_model", "verify_model"]
@@ -31,6 +32,7 @@ OnProgress = Callable[[Progress], None]
 SUMS: Final = "SHA256SUMS"
 _DIGEST: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SUM: Final = re.compile(r"([0-9a-f]{64})  (\S+)")
+_ASIDE: Final = ".damaged"
 _BROKEN: Final = ("damaged", "missing", "outside", "unreadable")
 
 
@@ -80,13 +82,14 @@ def verify_model(model: StoredModel, on_progress: OnProgress = lambda event: Non
 
 
 def repair_model(model: StoredModel, checked: Sequence[CheckedFile], on_progress: OnProgress) -> None:
-    """Fetch the broken files of a hub model again, and nothing else. Until all are there, what lay there stays.
+    """Fetch the broken files of a hub model again, and nothing else. When that fails, what lay there is there again.
+
+    Of two repairs of one model the second one waits, and fetches what is broken then. What a killed one left is swept.
 
     Raises:
         InvalidRequest: it is not the hub's. ModelCorrupt: the hub does not have one of the files any more.
         LocalLLMError: as a pull raises.
     """
-    broken = [file.name for file in checked if is_broken(file)]
     if model.kind != "hub" or not model.commit:
         raise InvalidRequest(
             f"{model.name} did not come from the hub, so it cannot be fetched again.",
@@ -94,6 +97,7 @@ def repair_model(model: StoredModel, checked: Sequence[CheckedFile], on_progress
         )
     # Late: the network is loaded only by a run that needs it.
     from llm_local.store.destinations import CacheDestination
+    from llm_local.store.download import storage_errors
     from llm_local.store.pulling import fetch, hub_source
     from llm_local.store.remote import open_remote
 
@@ -101,8 +105,14 @@ def repair_model(model: StoredModel, checked: Sequence[CheckedFile], on_progress
         done, total = getattr(event, "total_done", 0), getattr(event, "total", None)
         on_progress(Progress("downloading", done, total, f"{model.name} {getattr(event, 'name', '')}"))
 
-    repo = model.repo
-    with open_remote(ModelName("hub", model.ref, model.commit), hub_source()) as remote:
+    repo, snapshot = model.repo, model.repo.snapshot(model.commit)
+    with (
+        open_remote(ModelName("hub", model.ref, model.commit), hub_source()) as remote,
+        storage_errors(repo.root),
+        locked(repo.lock("repair")),
+    ):
+        _sweep(snapshot, repo.root / "blobs")
+        broken = _still_broken(model, checked)
         gone = [name for name in broken if name not in remote.description.files]
         if gone:
             raise ModelCorrupt(
@@ -111,24 +121,50 @@ def repair_model(model: StoredModel, checked: Sequence[CheckedFile], on_progress
                 file=gone[0],
             )
         files = tuple(remote.completed(name) for name in broken)
-        with _set_aside(
-            [safe_join(repo.snapshot(model.commit), name) for name in broken], repo.root / "blobs"
-        ):
+        with _set_aside([safe_join(snapshot, name) for name in broken], repo.root / "blobs"):
             fetch(remote, files, CacheDestination(repo, model.commit, model.commit), report)
+
+
+def _still_broken(model: StoredModel, checked: Sequence[CheckedFile]) -> list[str]:
+    """What was broken and has not been repaired by somebody else since."""
+    there = {file.name: file for file in files_of(model)}
+    found = []
+    for one in filter(is_broken, checked):
+        file = there.get(one.name)
+        state = "missing" if file is None else _state(model, file, {}, lambda done: None)
+        if is_broken(CheckedFile(one.name, state)):
+            found.append(one.name)
+    return found
+
+
+def _sweep(snapshot: Path, blobs: Path) -> None:
+    """Delete what a repair that was killed had set aside: it was broken."""
+    for folder in (snapshot, blobs):
+        if folder.is_dir():
+            for file in files_under(folder):
+                if _is_aside(file):
+                    file.path.unlink(missing_ok=True)
+
+
+def _is_aside(file: StoredFile) -> bool:
+    return file.path.name.startswith(".") and file.path.name.endswith(_ASIDE)
 
 
 @contextmanager
 def _set_aside(links: Sequence[Path], blobs: Path) -> Iterator[None]:
-    """Take broken files out of the way; they come back when the block fails."""
+    """Take broken files out of the way; they come back when the block fails.
+
+    A link to contents of the store stays, so that whoever finds it without them knows what is missing.
+    """
     moved: list[tuple[Path, Path]] = []
     for link in links:
-        inside = link.is_symlink() and Path(os.path.realpath(link)).parent == Path(os.path.realpath(blobs))
-        found = [Path(os.path.realpath(link)), link] if inside else [link]
-        for path in found:
-            if path.is_symlink() or path.exists():
-                aside = path.with_name(f".{path.name}.damaged")
-                path.replace(aside)
-                moved.append((path, aside))
+        contents = Path(os.path.realpath(link))
+        inside = link.is_symlink() and contents.parent == Path(os.path.realpath(blobs))
+        path = contents if inside else link
+        if path.is_symlink() or path.exists():
+            aside = path.with_name(f".{path.name}{_ASIDE}")
+            path.replace(aside)
+            moved.append((path, aside))
     try:
         yield
     except BaseException:
@@ -143,7 +179,9 @@ def _set_aside(links: Sequence[Path], blobs: Path) -> Iterator[None]:
 
 
 def _is_beside(model: StoredModel, file: StoredFile) -> bool:
-    return (file.is_hidden and model.kind != "hub") or (file.name == SUMS and model.kind == "starter")
+    if model.kind == "hub":
+        return _is_aside(file)
+    return file.is_hidden or (file.name == SUMS and model.kind == "starter")
 
 
 def _state(
