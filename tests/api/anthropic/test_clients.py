@@ -190,6 +190,7 @@ CLAUDE_CODE = {
     "model": MODEL, "max_tokens": 32000, "stream": True, "temperature": 1,
     "metadata": {"user_id": "user_0_account__session_1"},
     "system": [
+        {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1.37; cc_entrypoint=cli; cch=fa690;"},
         {"type": "text", "text": "You are a coding assistant.", **CACHED},
         {"type": "text", "text": "Be brief.", **CACHED},
     ],
@@ -239,9 +240,13 @@ def test_what_claude_code_sends(live_server: LiveServer) -> None:
     connection.close()
     assert response.status == 200
     ignored = (response.getheader("x-llm-local-ignored") or "").split(", ")
-    assert {"metadata", "context_management", "system[0].cache_control", "output_config.effort"} <= set(
-        ignored
-    )
+    assert {
+        "metadata",
+        "context_management",
+        "system[0]",
+        "system[1].cache_control",
+        "output_config.effort",
+    } <= set(ignored)
     events = [json.loads(block.split("\n")[1].removeprefix("data: ")) for block in raw.strip().split("\n\n")]
     assert events[0]["message"]["usage"]["input_tokens"] == counted["input_tokens"]
     assert events[-2]["delta"]["stop_reason"] in ("end_turn", "tool_use")

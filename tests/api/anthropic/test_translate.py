@@ -217,6 +217,18 @@ def test_what_cannot_be_done_is_refused_by_name(fields: dict[str, Any], param: s
     assert refused(**fields).param == param
 
 
+def test_what_is_for_anthropics_bills_is_not_for_the_model() -> None:
+    line = text("x-anthropic-billing-header: cc_version=2.1.37; cc_entrypoint=cli; cch=fa690;")
+    asked = read(system=[line, text("Be brief.")])
+    assert message_work(asked, Caller("local")).messages == (
+        Message("system", "Be brief."),
+        Message("user", "Hello"),
+    )
+    assert ignored_fields(asked) == ("system[0]",)
+    said = "What is x-anthropic-billing-header: for?"
+    assert work(system=[text(said)]).messages == (Message("system", said), Message("user", "Hello"))
+
+
 def test_fields_without_effect_are_named() -> None:
     cached = {"cache_control": {"type": "ephemeral"}}
     asked = read(

@@ -30,6 +30,7 @@ __all__ = [
 
 _PREFIX: Final = "toolu_"
 _OURS: Final = re.compile(r"toolu_([A-Za-z0-9]{9})")
+_BILLING: Final = re.compile(r"x-anthropic-billing-header:[^\n]*\n?")
 _NO_PARAMETERS: Final = {"type": "object", "properties": {}}
 _PICTURES: Final = ("image", "container_upload")
 _READ: Final = ("text", "thinking", "tool_use", "tool_result", "document", "search_result", *_PICTURES)
@@ -52,8 +53,10 @@ def system_of(system: str | list[ContentBlock] | None) -> tuple[Message, ...]:
     Raises:
         InvalidRequest: a block of it is no text.
     """
-    text = system if isinstance(system, str) else _joined(system or (), "system")
-    return (Message("system", text),) if text else ()
+    if isinstance(system, list):
+        parts = [_text(block, f"system[{index}]") for index, block in enumerate(system) if not _bills(block)]
+        system = _lines(parts)
+    return (Message("system", system),) if system else ()
 
 
 def messages_of(messages: Sequence[AnthropicMessage]) -> tuple[Message, ...]:
@@ -77,9 +80,14 @@ def messages_of(messages: Sequence[AnthropicMessage]) -> tuple[Message, ...]:
     return tuple(found)
 
 
-def dropped_blocks(messages: Sequence[AnthropicMessage]) -> list[str]:
-    """The paths of blocks that are left out: what servers of Anthropic's wrote for themselves, and unknown ones."""
+def dropped_blocks(
+    system: str | list[ContentBlock] | None, messages: Sequence[AnthropicMessage]
+) -> list[str]:
+    """The paths of blocks that are left out: what is for Anthropic's servers, or by them, and unknown ones."""
     found = []
+    for path, block in _walk(system, "system"):
+        if block.type not in _READ or _bills(block):
+            found.append(path)
     for index, message in enumerate(messages):
         for path, block in _walk(message.content, f"messages[{index}].content"):
             if block.type not in _READ:
@@ -126,6 +134,14 @@ def chosen_tool(tools: Sequence[ToolDefinition], choice: AnthropicToolChoice) ->
             f"tool_choice is {choice.name[:80]!r}, but there is no such tool.", param="tool_choice.name"
         )
     return choice.name
+
+
+def _bills(block: ContentBlock) -> bool:
+    """True of a line in the system prompt that is for Anthropic's bills.
+
+    It differs in every request, so with it at their beginning no two prompts would have anything in common to keep.
+    """
+    return block.type == "text" and _BILLING.fullmatch(block.text or "") is not None
 
 
 def _turns(message: AnthropicMessage, param: str) -> Iterator[Message]:
@@ -248,3 +264,5 @@ def _walk(content: str | Sequence[ContentBlock] | None, path: str) -> Iterator[t
         yield place, block
         if block.type in _READ:
             yield from _walk(block.content, f"{place}.content")
+            if isinstance(block.source, DocumentSource):
+                yield from _walk(block.source.content, f"{place}.source.content")

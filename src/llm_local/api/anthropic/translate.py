@@ -92,7 +92,7 @@ def ignored_fields(request: CountTokensRequest) -> tuple[str, ...]:
         given = ("output_config.effort", *given)
     if config is not None and config.type == "between_tools":
         given = ("thinking.type", *given)
-    return (*given, *dropped_blocks(request.messages))
+    return (*given, *dropped_blocks(request.system, request.messages))
 
 
 def _work(request: CountTokensRequest, caller: Caller, changes: dict[str, Any]) -> Work:
