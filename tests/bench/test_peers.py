@@ -123,6 +123,7 @@ def test_replies_say_what_went_wrong() -> None:
     ("text", "expected"),
     [
         ("transformers", PeerName("transformers")),
+        ("transformers:continuous", PeerName("transformers", "continuous")),
         ("llama.cpp", PeerName("llama.cpp")),
         ("llama.cpp:Q4_K_M", PeerName("llama.cpp", "Q4_K_M")),
     ],
@@ -131,7 +132,18 @@ def test_names_of_peers(text: str, expected: PeerName) -> None:
     assert parse_peer(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "vllm", "llama.cpp:Q4", "transformers:Q4_0", "llama.cpp:q4_0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "vllm",
+        "llama.cpp:Q4",
+        "transformers:Q4_0",
+        "transformers:continuous:",
+        "llama.cpp:q4_0",
+        "llama.cpp:continuous",
+    ],
+)
 def test_other_names_are_refused(text: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_peer(text)
@@ -152,6 +164,7 @@ def test_the_format_nearest_to_ours(dtype: str, quantization, shown: str) -> Non
     assert parse_peer("llama.cpp").shown(info) == shown
     assert parse_peer("llama.cpp:Q6_K").shown(info) == "llama.cpp Q6_K"
     assert parse_peer("transformers").shown(info) == "transformers"
+    assert parse_peer("transformers:continuous").shown(info) == "transformers:continuous"
 
 
 def test_an_interpreter_without_llama_cpp_is_told_how_to_get_it(tmp_path: Path) -> None:
@@ -173,6 +186,7 @@ def test_the_vocabulary_has_the_size_and_no_token_twice(size: int) -> None:
     assert len(tokens) == len(set(tokens)) == size
     assert len(merges) == max(0, size - 256)
     known = set(tokens)
+    assert all(token.isascii() for token in tokens[256:])
     for token, merge in zip(tokens[256:], merges, strict=True):
         left, right = merge.split(" ")
         assert left + right == token and {left, right} <= known

@@ -31,6 +31,7 @@ INFO = ModelInfo("tiny", "", "Tiny", 1000, 2000, "float32", "cpu", 100, 50, Fals
 TINY = ["bench", "--shape", "starter", "--rounds", "1", "--kernels", "off"]
 SMALL = [*TINY, "--context", "40", "--new-tokens", "3"]
 LLAMA = Peers((PeerName("llama.cpp"),), sys.executable)
+CONTINUOUS = Peers((PeerName("transformers", "continuous"),), sys.executable)
 TRANSFORMERS = Peers((PeerName("transformers"),), sys.executable)
 
 
@@ -62,6 +63,10 @@ def bench(*words: str, before: str = "") -> subprocess.CompletedProcess[str]:
         ({"scenario": "stall", "peers": TRANSFORMERS}, "against"),
         ({"scenario": "startup", "peers": TRANSFORMERS}, "against"),
         ({"scenario": "arrivals", "peers": LLAMA}, "against"),
+        ({"scenario": "serve", "peers": LLAMA}, "against"),
+        ({"scenario": "batch", "peers": CONTINUOUS}, "against"),
+        ({"scenario": "serve", "context": (1, 2)}, "context"),
+        ({"scenario": "serve", "rate": 1.0}, "rate"),
     ],
 )
 def test_impossible_plans_name_the_field(wrong: dict, param: str) -> None:
@@ -87,7 +92,9 @@ def test_impossible_plans_name_the_field(wrong: dict, param: str) -> None:
         ["arrivals", "--rate", "0"],
         ["arrivals", "--rate", "-1"],
         ["prefix", "--streams", "2"],
-        ["serve"],
+        ["server"],
+        ["decode", "--against", "transformers:continuous"],
+        ["serve", "--against", "llama.cpp"],
     ],
 )
 def test_mistakes_are_one_line_and_exit_2_before_torch(words: list[str]) -> None:
@@ -277,6 +284,6 @@ def test_the_docs_and_the_help_tell_of_every_scenario_flag_and_peer() -> None:
     assert {flag for flag in flags - of_the_model if flag not in told} == set()
     assert set(re.findall(r"^\| `([a-z]+)` \|", told, re.MULTILINE)) == set(SCENARIOS)
     help_text = " ".join(parser.format_help().split())
-    for peer in ("transformers", "llama.cpp"):
+    for peer in ("transformers", "llama.cpp", "transformers:continuous"):
         takers = ", ".join(name for name, takes in SCENARIOS.items() if peer in takes.against)
         assert f"{peer} with {takers}" in help_text

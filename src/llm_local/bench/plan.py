@@ -12,10 +12,12 @@ from llm_local.bench.machine import ReadProbe
 from llm_local.bench.masks import MasksScenario, mask_maker
 from llm_local.bench.peers.files import model_folder
 from llm_local.bench.peers.opening import PeerName, Peers
+from llm_local.bench.peers.servers import CONTINUOUS, open_ours, open_transformers
 from llm_local.bench.prefix import PrefixScenario
 from llm_local.bench.race import Case, Race
 from llm_local.bench.runners import EngineRunner
 from llm_local.bench.scenario import Scenario
+from llm_local.bench.serve import ServeScenario
 from llm_local.bench.stall import StallScenario
 from llm_local.bench.startup import Start, StartupScenario, one_shot_starter
 from llm_local.bench.subjects import Subject
@@ -48,6 +50,13 @@ SCENARIOS: Final = {
     "prefill": Takes("reading one prompt", (256,), against=_ALL),
     "batch": Takes("streams side by side", (128,), 64, (1, 4, 8, 16), against=_ALL),
     "startup": Takes("from starting the one-shot script to its first token", against=("llama.cpp",)),
+    "serve": Takes(
+        "clients of the API server side by side, and what HTTP costs",
+        (128,),
+        32,
+        (1, 8, 32),
+        against=("transformers", f"transformers:{CONTINUOUS}"),
+    ),
     "prefix": Takes("the second turn of a conversation, with the prefix cache and without", (2048,), 16),
     "stall": Takes("a running stream while a long prompt is read", (8192,), 32),
     "masks": Takes("one stream freely and under a JSON schema", (128,), 128),
@@ -91,8 +100,8 @@ class Plan:
             if getattr(self, name) and not getattr(takes, name):
                 self._refuse(name)
         for peer in self.peers.names:
-            if peer.program not in takes.against:
-                self._refuse("against", f" {peer.program}")
+            if peer.kind not in takes.against:
+                self._refuse("against", f" {peer.kind}")
         if len(self.context) > 1 and self.scenario not in ("decode", "prefill", "batch"):
             raise InvalidRequest(f"The scenario {self.scenario} takes one --context.", param="context")
 
@@ -101,7 +110,11 @@ class Plan:
         return getattr(self, name) or getattr(SCENARIOS[self.scenario], name)
 
     def _refuse(self, name: str, value: str = "") -> None:
-        takers = [one for one, takes in SCENARIOS.items() if getattr(takes, name)]
+        takers = [
+            one
+            for one, takes in SCENARIOS.items()
+            if (value.strip() in takes.against if value else getattr(takes, name))
+        ]
         raise InvalidRequest(
             f"--{name.replace('_', '-')}{value} has no place with the scenario {self.scenario}.",
             f"It belongs to {', '.join(takers)}.",
@@ -127,6 +140,8 @@ def prepare(
     head: dict[str, Any] = {"subject": subject, "rounds_wanted": plan.rounds, "probe": probe}
     if plan.scenario == "startup":
         return _startup(plan, subject, head)
+    if plan.scenario == "serve":
+        return _serve(plan, subject, cleanup, head)
     if plan.value("streams") or plan.scenario in ("decode", "prefill"):
         return _race(plan, subject, cleanup, head)
     context, new_tokens = plan.value("context")[0], plan.value("new_tokens")
@@ -171,6 +186,23 @@ def _race(plan: Plan, subject: Subject, cleanup: ExitStack, head: dict[str, Any]
         runs_as=engine.description,
         runners=(EngineRunner(engine, facts), *others),
         cases=cases,
+        new_tokens=new_tokens,
+    )
+
+
+def _serve(plan: Plan, subject: Subject, cleanup: ExitStack, head: dict[str, Any]) -> ServeScenario:
+    clients, context, new_tokens = plan.value("streams"), plan.value("context")[0], plan.value("new_tokens")
+    subject.require_room(context, new_tokens)
+    ours, within = open_ours(subject, max(clients), cleanup)
+    others = [
+        open_transformers(subject, cleanup, continuous=name.form == CONTINUOUS) for name in plan.peers.names
+    ]
+    return ServeScenario(
+        **head,
+        runs_as=str(ours.facts["runs_as"]),
+        servers=(ours, within, *others),
+        clients=clients,
+        prompt_tokens=context,
         new_tokens=new_tokens,
     )
 

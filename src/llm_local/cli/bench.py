@@ -51,15 +51,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help=f"Instead of a model, random weights of a published shape: {', '.join(SHAPES)}. Nothing is "
         "downloaded, and nothing packed unless --quant is given.",
     )
-    for name, text in _NUMBERS.items():
-        defaults = (
-            f"{_shown(getattr(takes, name))} ({one})"
-            for one, takes in SCENARIOS.items()
-            if getattr(takes, name)
-        )
-        parser.add_argument(
-            _flag(name), type=_READERS[name], metavar="N", help=f"{text} Default: {', '.join(defaults)}."
-        )
+    _add_numbers(parser, SCENARIOS)
     parser.add_argument(
         "--kernels",
         choices=get_args(Kernels),
@@ -77,8 +69,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PEER",
-        help="Measure another program on the same prompts in turn: transformers, or llama.cpp in the format nearest to "
-        f"ours, or llama.cpp:FORMAT. Can be given several times: {_takers(SCENARIOS)}",
+        help="Measure another program on the same prompts in turn: transformers, or its server with continuous "
+        "batching as transformers:continuous, or llama.cpp in the format nearest to ours, or llama.cpp:FORMAT. Can be "
+        f"given several times: {_takers(SCENARIOS)}",
     )
     parser.add_argument(
         "--peer-python",
@@ -90,6 +83,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--rounds", type=_count("--rounds"), default=3, metavar="N", help="Repeat everything. Default: 3."
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, with every round")
+
+
+def _add_numbers(parser: argparse.ArgumentParser, scenarios: Mapping[str, Takes]) -> None:
+    for name, text in _NUMBERS.items():
+        defaults = (
+            f"{_shown(getattr(takes, name))} ({one})"
+            for one, takes in scenarios.items()
+            if getattr(takes, name)
+        )
+        parser.add_argument(
+            _flag(name), type=_READERS[name], metavar="N", help=f"{text} Default: {', '.join(defaults)}."
+        )
 
 
 def _takers(scenarios: Mapping[str, Takes]) -> str:
@@ -234,7 +239,7 @@ _NUMBERS: Final = {
     "context": "Tokens before the first new one: of each prompt (prefix: of the history). Several, with commas, for "
     "decode, prefill and batch.",
     "new_tokens": "Tokens that each sequence generates.",
-    "streams": "How many sequences at once, with commas.",
+    "streams": "How many sequences, or clients, at once, with commas.",
     "requests": "How many requests arrive.",
     "rate": "Requests a second, on average.",
 }

@@ -25,7 +25,7 @@ __all__ = ["GGUF_FORMATS", "cache_folder", "gguf_file", "model_folder"]
 GGUF_FORMATS = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_0")
 
 # Part of every file's name: another number when the same model would be written otherwise.
-_VERSION = 1
+_VERSION = 2
 
 
 def cache_folder(environ: Mapping[str, str] | None = None) -> Path:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from llm_local.bench.peers.files import GGUF_FORMATS, gguf_file
 from llm_local.bench.peers.process import HelperProcess, MissingPackage, own_environment
+from llm_local.bench.peers.servers import CONTINUOUS
 from llm_local.bench.runners import PeerRunner
 from llm_local.bench.startup import Start
 from llm_local.bench.subjects import Subject
@@ -28,14 +29,20 @@ _SAME_NUMBERS: Final = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 @dataclass(frozen=True, slots=True)
 class PeerName:
-    """One of PEERS; for llama.cpp the GGUF format, where empty means the one most like ours."""
+    """One of PEERS; for llama.cpp the GGUF format, where empty means the one most like ours; for transformers how it
+    serves."""
 
     program: str
     form: str = ""
 
+    @property
+    def kind(self) -> str:
+        """What scenarios take or not: the program, and how it serves."""
+        return f"{self.program}:{self.form}" if self.form == CONTINUOUS else self.program
+
     def shown(self, info: ModelInfo) -> str:
         """What tables call it beside the model of `info`."""
-        return f"{self.program} {self.format_beside(info)}" if self.program == "llama.cpp" else self.program
+        return f"{self.program} {self.format_beside(info)}" if self.program == "llama.cpp" else self.kind
 
     def format_beside(self, info: ModelInfo) -> str:
         """The GGUF format that is compared with the model of `info`."""
@@ -43,18 +50,19 @@ class PeerName:
 
 
 def parse_peer(text: str) -> PeerName:
-    """`transformers`, `llama.cpp` or `llama.cpp:Q4_K_M`.
+    """`transformers`, `transformers:continuous`, `llama.cpp` or `llama.cpp:Q4_K_M`.
 
     Raises:
         InvalidRequest: no such program, or no such format.
     """
     program, _, form = text.partition(":")
-    if program not in PEERS or (form and program != "llama.cpp"):
+    if program not in PEERS or (form not in ("", CONTINUOUS) and program == "transformers"):
         raise InvalidRequest(
-            f"--against is {text!r}, but must be transformers, llama.cpp or llama.cpp:FORMAT.",
+            f"--against is {text!r}, but must be transformers, transformers:{CONTINUOUS}, llama.cpp or "
+            "llama.cpp:FORMAT.",
             param="against",
         )
-    if form and form not in GGUF_FORMATS:
+    if form and program == "llama.cpp" and form not in GGUF_FORMATS:
         raise InvalidRequest(
             f"--against names the format {form!r}, but must name one of {', '.join(GGUF_FORMATS)}.",
             param="against",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from typing import Any, Final
 __all__ = ["WordTokenizer", "byte_vocabulary", "tokenizer_files", "word_vocabulary"]
 
 _BYTES: Final = 256
+_FIRST_SIGN: Final = 33  # of ASCII, behind the space
+_BEHIND_SIGNS: Final = 127
 _LETTERS: Final = "eeeeeeeetttttaaaaaoooooiiiiinnnnnsssshhhhrrrrddlllcuumwfgypbvkjxqz"
 _ABOVE_ASCII: Final = "äöüéèñçабвгдежиклмнопрст的一是不了人我在有他你好世界"
 _SIGNS: Final = "0123456789.,:;()[]{}\"'=+-*/<>_ \n\t"
@@ -19,12 +22,15 @@ _SIGNS: Final = "0123456789.,:;()[]{}\"'=+-*/<>_ \n\t"
 def byte_vocabulary(size: int) -> tuple[list[str], list[str]]:
     """`size` tokens of a byte-level BPE, and the merges that make them: bytes, then pairs, then longer ones.
 
-    Bytes are spelled with the 256 characters that GPT-2 chose for them, as every byte-level vocabulary does.
+    Bytes are spelled with the 256 characters that GPT-2 chose for them, as every byte-level vocabulary does. All that
+    is longer is plain ASCII: programs that stream text hold bytes back that are no whole character, and tokens drawn
+    from random weights would hardly ever complete one.
     """
     letters = _letters()
     tokens, merges = letters[:size], list[str]()
-    for token in tokens:  # grows while it is read
-        for letter in letters:
+    readable = letters[_FIRST_SIGN:_BEHIND_SIGNS]
+    for token in chain(readable, itertools.islice(tokens, _BYTES, None)):  # grows while it is read
+        for letter in readable:
             if len(tokens) >= size:
                 return tokens, merges
             tokens.append(token + letter)
