@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
+from functools import partial
 
 from llm_local.engine.protocol import EngineStep, PrefillStep, TokenRequest
 from llm_local.events import Event
 from llm_local.generator import StepReader
+from llm_local.runtime.posting import LoopPost, loop_post
 from llm_local.runtime.worker import Deliver, EngineWorker
 
 __all__ = ["AsyncEventStream"]
@@ -28,8 +30,8 @@ class AsyncEventStream:
         self._steps = _Steps()
         self._events: deque[Event] = deque(reader.opening)
         self._closed = False
-        loop = asyncio.get_running_loop()
-        worker.submit(request, _posting(worker, request.sequence_id, loop, weakref.ref(self._steps)))
+        box = weakref.ref(self._steps)
+        worker.submit(request, _posting(worker, request.sequence_id, loop_post(), box))
         weakref.finalize(self, worker.cancel, request.sequence_id, deliver_rest=False)
 
     async def until_read(self) -> None:
@@ -89,7 +91,7 @@ class _Steps(asyncio.Queue[EngineStep | None]):
 def _posting(
     worker: EngineWorker,
     sequence_id: str,
-    loop: asyncio.AbstractEventLoop,
+    loop: LoopPost,
     box: weakref.ref[_Steps],
 ) -> Deliver:
     """What the engine thread calls. It does not keep the stream alive, and ends a sequence nobody can read."""
@@ -98,7 +100,7 @@ def _posting(
         steps = box()
         try:
             if steps is not None:
-                loop.call_soon_threadsafe(steps.put_step, step)
+                loop.post(partial(steps.put_step, step))
                 return
         except RuntimeError:  # the loop is closed
             pass
