@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from llm_local.api.bodies import DialectModel, ignored_names, json_body, parse_json, unknown_names, validate
 from llm_local.errors import InvalidRequest
@@ -66,6 +66,7 @@ def test_an_object_comes_through_whole() -> None:
         (b'{"a":' * 80 + b"1" + b"}" * 80, "deep"),
         (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "deep"),
         ("{}".encode("utf-16"), "not UTF-8"),
+        (b'{"a": [' + b"1," * 2_000_000 + b"1]}", "values"),
     ],
 )
 def test_what_is_no_json_object_of_ours_is_refused(raw: bytes, said: str) -> None:
@@ -101,6 +102,22 @@ def test_a_wrong_field_is_named_by_its_path(body: dict[str, Any], param: str) ->
     assert param in error.message
 
 
+def test_one_wrong_item_is_enough() -> None:
+    class Large(DialectModel):
+        either: str | list[str] | list[int] | list[list[int]] = ""
+        parts: list[Part] = []
+        by_name: dict[str, list[Part] | float] = {}
+
+    for body in (
+        {"either": [1.5] * 1000},
+        {"parts": [{}] * 1000},
+        {"by_name": dict.fromkeys(map(str, range(1000)), [{}] * 1000)},
+    ):
+        with pytest.raises(ValidationError) as raised:
+            Large.model_validate(body)
+        assert raised.value.error_count() < 5  # each costs as much as a hundred right items
+
+
 def test_a_missing_field_is_said_to_be_missing() -> None:
     assert refusal({}).kind == "missing_field"
     assert refusal({"name": 5}).kind == "invalid_value"
@@ -124,6 +141,11 @@ def test_unknown_fields_are_kept_and_named_with_their_paths() -> None:
 def test_a_name_that_is_none_cannot_break_a_header() -> None:
     body = validate(Body, {"name": "n", "a\r\nset-cookie: x": 1, "\u00e9" * 100: 2})
     assert set(ignored_names(body)) == {"?"}
+
+
+def test_no_more_names_are_told_than_a_header_takes() -> None:
+    body = validate(Body, {"name": "n", **dict.fromkeys((f"x{number}" for number in range(1000)), 1)})
+    assert len(ignored_names(body, "name")) == 32
 
 
 def test_the_document_refers_to_schemas_it_brings_along() -> None:

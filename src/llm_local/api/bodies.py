@@ -10,10 +10,12 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema
 from starlette.requests import ClientDisconnect
 
 from llm_local.api.disconnect import ClientGone
@@ -39,6 +41,7 @@ IGNORED_HEADER: Final = "x-llm-local-ignored"
 """The response header that names, with commas between, the fields that were accepted and have no effect."""
 
 _MAX_DEPTH: Final = 64
+_MAX_VALUES: Final = 2_000_000  # so many are looked at in a tenth of a second, in which nobody else is served
 _MAX_INTEGER_DIGITS: Final = 40  # past every bound of ours, and far from where int() takes long
 _MAX_IGNORED: Final = 32
 _LARGE_BYTES: Final = 1 << 16  # from here on it is parsed in a thread, so that nobody else waits for it
@@ -64,6 +67,16 @@ class EmptyBody(InvalidRequest):
         super().__init__("The request body is empty.", "Send a JSON object.", kind="invalid_json")
 
 
+def _stop_at_first_failure(schema: Any) -> Any:
+    """The schema of a model, changed so that its lists and mappings fail at the first item that is wrong."""
+    if isinstance(schema, dict) and schema.get("type") in ("list", "dict"):
+        schema["fail_fast"] = True
+    if isinstance(schema, dict | list | tuple):
+        for part in schema.values() if isinstance(schema, dict) else schema:
+            _stop_at_first_failure(part)
+    return schema
+
+
 class DialectModel(BaseModel):
     """What a dialect's bodies are made of: types are not coerced, no NaN, and unknown fields are kept.
 
@@ -71,6 +84,13 @@ class DialectModel(BaseModel):
     """
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, protected_namespaces=())
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler, /
+    ) -> CoreSchema:
+        """One wrong item of a list is enough: a million of them would cost seconds, and gigabytes of complaints."""
+        return _stop_at_first_failure(handler(source))
 
 
 async def read_body(request: Request, model: type[_Model], *, max_bytes: int = MAX_BODY_BYTES) -> _Model:
@@ -121,7 +141,7 @@ def parse_json(raw: bytes) -> dict[str, Any]:
         raise _too_deep() from None
     if not isinstance(found, dict):
         raise _no_json(f"The request body is a JSON {_json_type(found)}, not an object.")
-    _check_depth(found)
+    _check_extent(found)
     if _HALF_SURROGATE.search(raw):
         _check_surrogates(found)
     return found
@@ -147,12 +167,12 @@ def validate(model: type[_Model], body: Mapping[str, Any]) -> _Model:
 
 
 def ignored_names(model: BaseModel, *without_effect: str) -> tuple[str, ...]:
-    """The fields that were given but have no effect: those `model` does not know, and those named here.
+    """For `IGNORED_HEADER`: the given fields without effect, which `model` does not know, or which are named here.
 
-    Fields of nested models come with their path (`messages[0].cache_control`). Goes into `IGNORED_HEADER`.
+    Fields of nested models come with their path (`messages[0].cache_control`).
     """
     given = [name for name in without_effect if name in model.model_fields_set]
-    return tuple(dict.fromkeys([*given, *unknown_names(model)]))[:_MAX_IGNORED]
+    return tuple(dict.fromkeys([*given, *islice(unknown_names(model), _MAX_IGNORED)]))[:_MAX_IGNORED]
 
 
 def unknown_names(model: BaseModel) -> Iterator[str]:
@@ -227,9 +247,14 @@ def _json_type(value: object) -> str:
     return names.get(type(value), "number")
 
 
-def _check_depth(body: dict[str, Any]) -> None:
+def _check_extent(body: dict[str, Any]) -> None:
+    """Refuse what is nested too deep, or holds too much."""
     level: list[Any] = [body]
+    num_values = 0
     for _ in range(_MAX_DEPTH):
+        num_values += sum(map(len, level))
+        if num_values > _MAX_VALUES:
+            raise _no_json(f"The request body holds over {_MAX_VALUES} values.", "Send less at once.")
         level = [child for value in level for child in _children(value)]
         if not level:
             return

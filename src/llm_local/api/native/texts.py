@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from llm_local.api.bodies import json_body, read_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
-from llm_local.api.errors import json_response
+from llm_local.api.errors import json_response, large_json_response
 from llm_local.api.native.conversation import find_keeper
 from llm_local.api.native.schemas import (
     MAX_TEXTS,
@@ -45,10 +45,10 @@ async def embeddings(request: Request) -> Response:
         raise InvalidRequest(f"texts must hold 1 to {MAX_TEXTS} texts.", param="texts")
     service, caller = service_of(request), caller_of(request)
     found = await until_gone(request, service.embed(caller, body.model, texts, dimensions=body.dimensions))
-    return json_response(
+    return await large_json_response(
         {
             "model": found.model,
-            "embeddings": [list(vector) for vector in found.vectors],
+            "embeddings": found.vectors,
             "usage": {"prompt_tokens": found.prompt_tokens, "total_tokens": found.prompt_tokens},
             "token_counts": list(found.token_counts),
             "truncated_tokens": list(found.truncated_tokens),
