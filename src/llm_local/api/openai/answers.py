@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import secrets
@@ -39,7 +38,15 @@ class Head:
 
     def body(self, **more: Any) -> dict[str, Any]:
         """As JSON, with `more` fields."""
-        return {**dataclasses.asdict(self), **more}
+        # Not `asdict`, which copies every value: this is done for every token of a stream.
+        return {
+            "id": self.id,
+            "object": self.object,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.system_fingerprint,
+            **more,
+        }
 
 
 @dataclass(slots=True)
