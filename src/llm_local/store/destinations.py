@@ -104,7 +104,7 @@ class FolderDestination:
 
     folder: Path
     repo: RepoCache
-    _right: dict[str, bool] = field(default_factory=dict)
+    _right: set[str] = field(default_factory=set)
 
     @property
     def remedy(self) -> str:
@@ -121,12 +121,16 @@ class FolderDestination:
         )
 
     def has(self, file: RemoteFile) -> bool:
-        """True for a file that is there with these very contents; it is read once."""
+        """True for a file that is there with these very contents; once they are found right, they are not read again."""
         path = safe_join(self.folder, file.name)
-        if file.name not in self._right:
-            same_size = path.is_file() and file.size in (None, path.stat().st_size)
-            self._right[file.name] = same_size and bool(file.digest) and file_matches(path, file.digest)
-        return self._right[file.name] and path.is_file()
+        if not path.is_file():
+            return False
+        if file.name not in self._right:  # what is not there, or not right, another pull may be bringing
+            same_size = file.size in (None, path.stat().st_size)
+            if not (same_size and file.digest and file_matches(path, file.digest)):
+                return False
+            self._right.add(file.name)
+        return True
 
     def make_way(self, files: Iterable[RemoteFile], *, force: bool) -> None:
         """See that nothing of somebody else's is overwritten; with `force` it is taken away.
