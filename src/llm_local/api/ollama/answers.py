@@ -10,7 +10,7 @@ from llm_local.api.ollama.durations import nanoseconds, timestamp
 from llm_local.events import Completion, Delta, Event, Finish, TokenLogprob, ToolCallEvent
 from llm_local.messages import ToolCall
 
-__all__ = ["AnswerWords", "metrics_of"]
+__all__ = ["AnswerWords", "done_reason", "metrics_of"]
 
 TokenBytes = Callable[[int], bytes]
 

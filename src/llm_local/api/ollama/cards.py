@@ -16,7 +16,7 @@ from llm_local.service import KnownModel, Loaded, ShownModel
 if TYPE_CHECKING:
     from llm_local.loaders.card import ModelCard
 
-__all__ = ["by_name", "listed_model", "running_model", "shown_model"]
+__all__ = ["by_name", "capabilities_of", "details_of", "listed_model", "running_model", "shown_model"]
 
 _PARAMETERS: Final[Mapping[str, str]] = {
     "temperature": "temperature",
@@ -37,7 +37,7 @@ def listed_model(model: KnownModel) -> dict[str, Any]:
         "model": tagged_name(model.name),
         "modified_at": timestamp(round(model.modified * 1e9)),
         "size": model.num_bytes,
-        "digest": digest_of(model),
+        "digest": _digest_of(model),
         "details": details_of(model),
         "capabilities": capabilities_of(model),
     }
@@ -51,7 +51,7 @@ def running_model(loaded: Loaded, known: KnownModel | None, now_ns: int) -> dict
         "name": tagged_name(loaded.name),
         "model": tagged_name(loaded.name),
         "size": size,
-        "digest": digest_of(known) if known is not None else "",
+        "digest": _digest_of(known) if known is not None else "",
         "details": details_of(known) if known is not None else {},
         "expires_at": FOREVER if stays_s is None else timestamp(now_ns + round(stays_s * 1e9)),
         "size_vram": 0 if loaded.info.device.startswith("cpu") else size,
@@ -88,7 +88,7 @@ def shown_model(shown: ShownModel) -> dict[str, Any]:
         "parameters": "\n".join(parameters),
         "template": "" if card is None else card.chat_template,
         "details": details_of(known, card),
-        "model_info": model_info(known, card),
+        "model_info": _model_info(known, card),
         "capabilities": capabilities_of(known),
         "modified_at": timestamp(round(known.modified * 1e9)),
     }
@@ -97,7 +97,7 @@ def shown_model(shown: ShownModel) -> dict[str, Any]:
 
 def details_of(model: KnownModel, card: ModelCard | None = None) -> dict[str, Any]:
     """The `details` of a model."""
-    family = family_of(model)
+    family = _family_of(model)
     quantized = card is not None and card.quantization not in ("", "none")
     details: dict[str, Any] = {
         "parent_model": "",
@@ -114,9 +114,9 @@ def details_of(model: KnownModel, card: ModelCard | None = None) -> dict[str, An
     return details
 
 
-def model_info(model: KnownModel, card: ModelCard | None) -> dict[str, Any]:
+def _model_info(model: KnownModel, card: ModelCard | None) -> dict[str, Any]:
     """Sizes under the keys that clients look for; what the files do not tell is left out."""
-    architecture = family_of(model) or "unknown"
+    architecture = _family_of(model) or "unknown"
     found: dict[str, Any] = {
         "general.architecture": architecture,
         "general.basename": model.name,
@@ -134,7 +134,7 @@ def model_info(model: KnownModel, card: ModelCard | None) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def family_of(model: KnownModel) -> str:
+def _family_of(model: KnownModel) -> str:
     """The architecture without what it is made for: `LlamaForCausalLM` is a `llama`."""
     return _PURPOSE.sub("", model.architecture).lower()
 
@@ -147,7 +147,7 @@ def capabilities_of(model: KnownModel) -> list[str]:
     return ["completion", *(name for name in ("tools", "thinking") if name in able)]
 
 
-def digest_of(model: KnownModel) -> str:
+def _digest_of(model: KnownModel) -> str:
     """64 digits that change when the model does. They are made of its commit, or of size and time of its files."""
     state = model.commit or f"{model.kind} {model.num_bytes} {model.modified}"
     return hashlib.sha256(state.encode()).hexdigest()

@@ -17,6 +17,7 @@ __all__ = [
     "OllamaCopy",
     "OllamaEmbed",
     "OllamaEmbeddings",
+    "OllamaFunction",
     "OllamaGenerate",
     "OllamaMessage",
     "OllamaNamed",
@@ -25,6 +26,7 @@ __all__ = [
     "OllamaReply",
     "OllamaShow",
     "OllamaTool",
+    "OllamaToolFunction",
 ]
 
 MAX_MESSAGES: Final = 10_000
