@@ -87,11 +87,15 @@ REBUILD_INDEXES: Final = tuple(f"INSERT INTO {name} ({name}) VALUES ('rebuild')"
 
 def search_messages(*, long: bool, short: bool) -> str:
     """Messages of an owner with all words: `:query` of those the index knows, `:short` of those too short for it."""
-    return f"""SELECT c.seq, m.role, m.content,
-        (SELECT count(*) FROM messages AS e WHERE e.conversation = c.seq AND e.seq < m.seq)
-        FROM messages AS m JOIN conversations AS c ON c.seq = m.conversation
-        WHERE c.owner = :owner {_matching("m.seq", "message_words", "m.content", long, short)}
-        ORDER BY c.touched DESC, m.seq DESC LIMIT :limit"""
+    # The position is counted for what is found and shown, not for all that matches.
+    return f"""SELECT found.conversation, m.role, m.content,
+        (SELECT count(*) FROM messages AS e WHERE e.conversation = found.conversation AND e.seq < m.seq)
+        FROM (SELECT c.seq AS conversation, c.touched AS touched, m.seq AS message
+            FROM messages AS m JOIN conversations AS c ON c.seq = m.conversation
+            WHERE c.owner = :owner {_matching("m.seq", "message_words", "m.content", long, short)}
+            ORDER BY c.touched DESC, m.seq DESC LIMIT :limit) AS found
+        JOIN messages AS m ON m.seq = found.message
+        ORDER BY found.touched DESC, m.seq DESC"""
 
 
 def search_titles(*, long: bool, short: bool) -> str:
