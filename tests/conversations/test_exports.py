@@ -121,3 +121,15 @@ def test_reading_is_bounded(tmp_path: Path) -> None:
         read_file(tmp_path / "x", 4)
     with pytest.raises(InvalidRequest, match="no file"):
         read_file(tmp_path / "y", 4)
+
+
+def test_a_folder_that_is_refused_is_not_held_open(tmp_path: Path) -> None:
+    def next_descriptor() -> int:
+        descriptor = os.open(os.devnull, os.O_RDONLY)
+        os.close(descriptor)
+        return descriptor
+
+    before = next_descriptor()
+    with pytest.raises(InvalidRequest, match="folder"):
+        read_file(tmp_path, 10)
+    assert next_descriptor() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 
 import pytest
 
@@ -74,6 +75,17 @@ def test_a_disk_that_refuses_is_told_once_and_the_chat_goes_on(tmp_path, kind):
     for _ in range(3):
         history.store_string("entry")
     assert len(told) == 1 and str(path) in told[0] and not (tmp_path / "elsewhere").exists()
+
+
+def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(tmp_path):
+    path = tmp_path / "history"
+    os.mkfifo(path)
+    history, told = make(path)
+    loading = threading.Thread(target=lambda: list(history.load_history_strings()), daemon=True)
+    loading.start()
+    loading.join(10)
+    assert not loading.is_alive()
+    assert len(told) == 1 and str(path) in told[0]
 
 
 def test_without_a_path_nothing_is_kept():

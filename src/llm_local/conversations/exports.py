@@ -52,7 +52,7 @@ def read_file(path: Path, max_bytes: int) -> bytes:
     """
     try:
         # A pipe without a writer would be waited for.
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as source:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as source:
             if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
                 raise InvalidRequest(f"{path} is not a file.", param="file")
             data = source.read(max_bytes + 1)

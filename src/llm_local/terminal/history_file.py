@@ -61,7 +61,8 @@ class HistoryFile:
 
 
 def _read_end(path: Path) -> bytes:
-    with path.open("rb") as file:
+    # a pipe without a writer would be waited for
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(0, "not a regular file")
         size = file.seek(0, os.SEEK_END)
