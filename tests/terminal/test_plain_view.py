@@ -265,3 +265,13 @@ def test_an_empty_table_says_so(draw: Callable[[PlainView], None]) -> None:
     screen = Screen()
     draw(screen.view)
     assert screen.stderr.text.endswith("(none)\n")
+
+
+def test_a_table_is_no_wider_than_the_terminal_and_as_wide_as_it_is_in_a_pipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    for screen in (person := Screen([]), pipe := Screen()):
+        screen.view.table("", ("name", "what it does"), [("/help", "word " * 9)])
+    assert max(map(len, person.stdout.text.splitlines())) <= 30
+    assert len(pipe.stderr.text.splitlines()) == 2

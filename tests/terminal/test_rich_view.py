@@ -124,6 +124,8 @@ def test_a_table_without_room_is_told_line_by_line():
     one.view.table("Title", ["name", "size", "used"], [["漢字漢字漢字", "1", "x"], ["b", "2", "y"]])
     assert one.rows()[:2] == ["Title", "name: 漢字漢字漢字"]
     assert [row for row in one.rows() if row.startswith("size")] == ["size: 1", "size: 2"]
+    one.view.table("", ["name", "size", "used"], [["c", "", "z"]])
+    assert one.rows()[-2:] == ["name: c", "used: z"]
     one.view.table("Empty", ["a"], [])
     assert one.rows()[-1] == "Empty (none)"
 

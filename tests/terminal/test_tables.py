@@ -8,10 +8,12 @@ import pty
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_local.terminal import tables
 from llm_local.terminal.streams import AnswerWriter
-from llm_local.terminal.tables import aligned, tab_lines, to_terminal, write_rows
+from llm_local.terminal.tables import _width, aligned, fitted, tab_lines, to_terminal, write_rows
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
@@ -27,6 +29,36 @@ def test_no_rows_are_no_table_and_no_header_is_none() -> None:
 def test_wide_and_combining_characters_stay_in_their_column() -> None:
     lines = aligned(("A", "B"), [("日本", "x"), ("e\u0301", "y"), ("abcd", "z")]).splitlines()
     assert lines == ["A     B", "日本  x", "e\u0301     y", "abcd  z"]
+
+
+def test_what_fits_is_as_it_would_be_anyway() -> None:
+    rows = [("a", "1", ""), ("longer", "23456", "x")]
+    assert fitted(("NAME", "SIZE", "NOTE"), rows, 19) == aligned(("NAME", "SIZE", "NOTE"), rows)
+    assert fitted(("NAME",), [], 10) == ""
+
+
+def test_cells_that_are_too_wide_are_broken_between_words() -> None:
+    text = fitted(("NAME", "WHAT"), [("/help", "Show all commands, or what one does."), ("/x", "y")], 28)
+    assert text == "NAME   WHAT\n/help  Show all commands, or\n       what one does.\n/x     y\n"
+
+
+@given(
+    st.lists(st.tuples(*[st.text(st.sampled_from("ab 日e\u0301"), max_size=60)] * 3), min_size=1, max_size=4),
+    st.integers(1, 60),
+)
+def test_no_table_is_wider_than_the_terminal_and_none_loses_a_character(
+    rows: list[tuple[str, str, str]], width: int
+) -> None:
+    text = fitted(("one", "two", "three"), rows, width)
+    if width >= 30:  # below that the terminal breaks the lines
+        assert all(_width(line) <= width for line in text.splitlines())
+    for char in "ab日e\u0301":
+        assert text.count(char) >= sum(cell.count(char) for row in rows for cell in row)
+
+
+def test_a_narrow_terminal_gets_a_line_for_each_cell_that_has_something() -> None:
+    text = fitted(("", "id", "title"), [("*", "12", "Tea"), ("", "34", "Rain and\nwind")], 16)
+    assert text == "*\nid: 12\ntitle: Tea\n\nid: 34\ntitle: Rain and wind\n"
 
 
 def test_a_cell_breaks_no_line_and_no_column() -> None:

@@ -7,6 +7,7 @@ to stdout too, so that it stays in order with the answers.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 
@@ -27,7 +28,7 @@ from llm_local.terminal.exit_codes import error_line
 from llm_local.terminal.progress import ProgressReporter
 from llm_local.terminal.reply_notes import end_note, statistics_line, trimmed_line
 from llm_local.terminal.streams import AnswerWriter, Messages
-from llm_local.terminal.tables import aligned
+from llm_local.terminal.tables import aligned, fitted
 from llm_local.terminal.thinking import ThinkingView
 from llm_local.terminal.tool_run import tool_line
 
@@ -141,10 +142,15 @@ class PlainView:
             self._tell(line)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """An aligned table below its title."""
+        """An aligned table below its title, no wider than the terminal."""
         if title:
             self._tell(title)
-        self._tell(aligned(columns, rows) if rows else "(none)")
+        if not rows:
+            self._tell("(none)")
+        elif self._on_terminal:
+            self._tell(fitted(columns, rows, shutil.get_terminal_size().columns))
+        else:
+            self._tell(aligned(columns, rows))
 
     def markdown(self, text: str) -> None:
         """The text as it is: Markdown is made to be read so."""

@@ -241,6 +241,8 @@ class RichView:
             if number:
                 self._screen.put([""])
             for column, cell in zip(columns, row, strict=False):
+                if not cell:
+                    continue
                 lead = f"{sanitize_line(column)}: " if column else ""
                 self._screen.say(Text.assemble((lead, _TITLE), sanitize_line(cell)))
 

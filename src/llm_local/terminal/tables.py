@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import zip_longest
 
 from llm_local.terminal.sanitize import sanitize_line
 from llm_local.terminal.streams import STDOUT, AnswerWriter
 
-__all__ = ["aligned", "tab_lines", "to_terminal", "write_rows"]
+__all__ = ["aligned", "fitted", "tab_lines", "to_terminal", "write_rows"]
 
 _GAP = "  "
+_LEAST_WIDTH = 8
 
 
 def to_terminal() -> bool:
@@ -39,9 +41,40 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Coll
     """A table with a header; nothing where there are no rows. An empty last cell leaves no blanks behind."""
     if not rows:
         return ""
-    table = [[sanitize_line(cell) for cell in row] for row in (header, *rows)] if any(header) else []
-    table = table or [[sanitize_line(cell) for cell in row] for row in rows]
-    wide = [max(_width(row[column]) for row in table) for column in range(len(table[0]))]
+    table = _harmless(header, rows)
+    return _joined(table, _widths(table), right)
+
+
+def fitted(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
+    """The same in `width` columns: cells are broken between words; where even that is too wide, each is a line."""
+    table = _harmless(header, rows) if rows else []
+    wide = _widths(table) if table else []
+    if sum(wide) + len(_GAP) * (len(wide) - 1) <= width:
+        return _joined(table, wide)
+    if len(wide) * (_LEAST_WIDTH + len(_GAP)) > width:
+        return "\n".join(_stacked([sanitize_line(name) for name in header], rows))
+    # The widest column gets what the others leave.
+    at = wide.index(max(wide))
+    share = max(_LEAST_WIDTH, width // (len(wide) + 1))
+    limits = [one if column == at else min(one, share) for column, one in enumerate(wide)]
+    limits[at] = width - (sum(limits) - limits[at]) - len(_GAP) * (len(wide) - 1)
+    broken: list[Sequence[str]] = []
+    for row in table:
+        cells = [_broken(cell, limit) for cell, limit in zip(row, limits, strict=True)]
+        broken += zip_longest(*cells, fillvalue="")
+    return _joined(broken, limits)
+
+
+def _harmless(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """All rows, and the header before them where there is one."""
+    return [[sanitize_line(cell) for cell in row] for row in ((header,) if any(header) else ()) + tuple(rows)]
+
+
+def _widths(table: Sequence[Sequence[str]]) -> list[int]:
+    return [max(_width(row[column]) for row in table) for column in range(len(table[0]))]
+
+
+def _joined(table: Sequence[Sequence[str]], wide: Sequence[int], right: Collection[int] = frozenset()) -> str:
     lines = (
         _GAP.join(
             " " * (width - _width(cell)) + cell if index in right else cell + " " * (width - _width(cell))
@@ -50,6 +83,29 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Coll
         for row in table
     )
     return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _stacked(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """For each row the lines of its cells, those that are empty left out."""
+    for row in rows:
+        cells = zip(names, map(sanitize_line, row), strict=True)
+        yield "".join(f"{name}: {cell}\n" if name else f"{cell}\n" for name, cell in cells if cell)
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """A text in lines that fit, broken between words, or in a word that is longer than a line."""
+    lines = [""]
+    for word in text.split(" "):
+        if lines[-1] and _width(lines[-1]) + 1 + _width(word) <= width:
+            lines[-1] += f" {word}"
+            continue
+        if lines[-1]:
+            lines.append("")
+        for char in word:
+            if lines[-1] and _width(lines[-1]) + _width(char) > width:
+                lines.append("")
+            lines[-1] += char
+    return lines
 
 
 def tab_lines(rows: Iterable[Sequence[str]]) -> str:
