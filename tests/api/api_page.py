@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -74,8 +75,9 @@ def _route(name: str, operation: Mapping[str, Any]) -> str:
     if curl is None:
         raise ValueError(f"{name} has no curl in its docstring")
     said = re.sub(r"\n{3,}", "\n\n", _CURL.sub("", described)).strip()
-    fields = ", ".join(_fields(operation))
-    told = f"\n{'Fields' if 'requestBody' in operation else 'In the address'}: {fields}.\n" if fields else ""
+    names = ", ".join(_fields(operation))
+    told = f"{'Fields' if 'requestBody' in operation else 'In the address'}: {names}.\n" if names else ""
+    told = f"\n{textwrap.fill(told, MAX_WIDTH, break_on_hyphens=False)}\n" if told else ""
     return f"#### `{name}`\n\n{said}\n{told}\n```sh\n{_shown(curl[1])}\n```\n"
 
 

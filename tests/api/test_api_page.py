@@ -80,10 +80,11 @@ def test_a_page_that_lacks_a_dialect_would_be_noticed() -> None:
 
 def test_every_route_is_on_the_page_and_no_other(client: Client) -> None:
     documented = re.findall(r"^#### `([A-Z]+) (\S+)`$", PAGE, re.M)
-    aside = re.search(r"^Not in the headings below, (.*?)\.\n\n", PAGE, re.M | re.S)
-    assert aside
-    for method, paths in re.findall(r"`([A-Z]+)` on ([^;]*)", aside[1]):
-        documented += [(method, path) for path in re.findall(r"`(\S+)`", paths)]
+    for aside in (r"^Not in the headings below, (.*?)\.\n\n", r"refused with the reason: (.*?)\.\n"):
+        sentence = re.search(aside, PAGE, re.M | re.S)
+        assert sentence
+        for method, paths in re.findall(r"`([A-Z]+)` on ([^;]*)", sentence[1]):
+            documented += [(method, path) for path in re.findall(r"`(\S+)`", paths)]
     shown = [(method, re.sub(r"\{[^}]*\}", "x", path)) for method, path in documented]
     assert len(shown) == len(set(shown)) > 60
     assert set(shown) == set(routes(client.app))
