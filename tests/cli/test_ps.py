@@ -38,6 +38,19 @@ def told(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     return run
 
 
+def on_a_terminal() -> list[str]:
+    """The lines that `ps` shows to a person."""
+    ours, theirs = pty.openpty()
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "llm_local.cli.main", "ps"], stdout=theirs, check=True, timeout=60
+        )
+        os.close(theirs)
+        return os.read(ours, 65536).decode().splitlines()
+    finally:
+        os.close(ours)
+
+
 def test_nothing_runs(told: Any) -> None:
     assert told("ps") == (0, "", "No server is running.\n")
     assert told("ps", "--json") == (0, "[]\n", "")
@@ -56,8 +69,11 @@ def test_a_server_is_a_line_in_a_pipe_and_an_object_for_programs(told: Any) -> N
         assert (code, err) == (0, "")
         cells = out.removesuffix("\n").split("\t")
         assert cells[:3] == ["8000", "127.0.0.1", str(os.getpid())]
-        assert cells[3].isprintable() and cells[4] == "2.5 GB" and cells[6] == "in 5 min"
+        assert cells[3].isprintable() and cells[4] == "2500000000"
         (found,) = json.loads(told("ps", "--json")[1])
+        assert cells[5:] == [found["started"], found["keep_alive_until"]]
+        _, row = on_a_terminal()
+        assert "2.50 GB" in row and row.endswith("  in 5 min")
     assert (found["model"], found["memory_bytes"]) == ("org/m\x1b[2J", 2_500_000_000)
     assert found["started"].endswith("+00:00") and found["process_visible"] is True
     assert "process_start" not in found
@@ -67,25 +83,16 @@ def test_a_server_is_a_line_in_a_pipe_and_an_object_for_programs(told: Any) -> N
     ("model", "left_s", "shown"),
     [(None, 60, "-"), ("m", None, "it stops"), ("m", 60.4, "in 60 s"), ("m", -5, "in 0 s")],
 )
-def test_until_is_told_in_words(model: str | None, left_s: float | None, shown: str, told: Any) -> None:
+def test_people_are_told_until_when_in_words(model: str | None, left_s: float | None, shown: str) -> None:
     until = None if left_s is None else time.time() + left_s
     with Registration("127.0.0.1", 8000, model=model, keep_alive_until=until):
-        assert told("ps")[1].endswith(f"\t{shown}\n")
+        assert on_a_terminal()[1].endswith(f"  {shown}")
 
 
 def test_a_terminal_gets_a_table() -> None:
-    ours, theirs = pty.openpty()
-    try:
-        with Registration("127.0.0.1", 8000, model="starter"):
-            done = subprocess.run(
-                [sys.executable, "-m", "llm_local.cli.main", "ps"], stdout=theirs, check=False, timeout=60
-            )
-        os.close(theirs)
-        shown = os.read(ours, 65536).decode()
-    finally:
-        os.close(ours)
-    header, row = shown.splitlines()
-    assert done.returncode == 0 and "\x1b" not in shown
+    with Registration("127.0.0.1", 8000, model="starter", memory_bytes=8_100_000):
+        header, row = on_a_terminal()
+    assert "\x1b" not in header + row and "8.10 MB" in row
     assert header.index("MODEL") == row.index("starter")
 
 

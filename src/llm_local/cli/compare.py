@@ -19,7 +19,6 @@ from llm_local.conversations.exports import write_file
 from llm_local.errors import InvalidRequest
 from llm_local.events import Progress
 from llm_local.messages import Message
-from llm_local.repl.opening import with_model
 from llm_local.terminal.exit_codes import OK, RUNTIME_FAILURE
 from llm_local.terminal.flags import add_setting_flags, setting_flags
 from llm_local.terminal.piped_input import decode_argument, read_prompt
@@ -102,6 +101,7 @@ def _comparison(
 
     def open_by_name(ref: str) -> ChatModel:
         # Late: it leads to torch, and what is wrong with the words is known by now.
+        from llm_local.repl.opening import with_model
         from llm_local.terminal.asking import open_model
 
         model = open_model(with_model(config, ref), progress)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from llm_local.store.servers import RunningServer, running_servers
+from llm_local.terminal.sizes import format_bytes
 from llm_local.terminal.streams import AnswerWriter, Messages
 from llm_local.terminal.tables import write_rows
 
@@ -36,8 +37,9 @@ def run(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) -> N
     if not servers:
         messages.note("No server is running.")
         return
-    rows = [_row(one, time.time()) for one in servers]
-    write_rows(answer, _HEADER, rows, rows)
+    write_rows(
+        answer, _HEADER, (_shown(one, time.time()) for one in servers), map(_plain, servers), right=(0, 4)
+    )
 
 
 def as_object(server: RunningServer) -> dict[str, Any]:
@@ -52,8 +54,9 @@ def as_object(server: RunningServer) -> dict[str, Any]:
     }
 
 
-def _row(server: RunningServer, now: float) -> tuple[str, ...]:
-    memory = "-" if server.memory_bytes is None else f"{server.memory_bytes / 1e9:.1f} GB"
+def _shown(server: RunningServer, now: float) -> tuple[str, ...]:
+    """For people."""
+    memory = "-" if server.memory_bytes is None else format_bytes(server.memory_bytes)
     return (
         str(server.port),
         server.host,
@@ -62,6 +65,19 @@ def _row(server: RunningServer, now: float) -> tuple[str, ...]:
         memory,
         datetime.fromtimestamp(server.started).strftime("%Y-%m-%d %H:%M"),
         _until(server, now),
+    )
+
+
+def _plain(server: RunningServer) -> tuple[str, ...]:
+    """Exact, for programs; what is not known, or never comes, is empty."""
+    return (
+        str(server.port),
+        server.host,
+        str(server.pid),
+        server.model or "",
+        "" if server.memory_bytes is None else str(server.memory_bytes),
+        _iso(server.started) or "",
+        _iso(server.keep_alive_until) or "",
     )
 
 

@@ -121,7 +121,7 @@ class FolderDestination:
         )
 
     def has(self, file: RemoteFile) -> bool:
-        """True for a file that is there with these very contents; once they are found right, they are not read again."""
+        """True for a file that is there with these very contents; what was found right once is not read again."""
         path = safe_join(self.folder, file.name)
         if not path.is_file():
             return False
