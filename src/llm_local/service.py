@@ -186,6 +186,12 @@ class Service:
         embeds = await self._shelf.is_for_embeddings(model)
         return await self._judge.rerank(Demand(caller, model, embeds=embeds), query, documents, top_n)
 
+    def told_name(self, model: str | None) -> str:
+        """The name that answers tell of a model in memory: the one it is asked for by, or what stands in for it."""
+        resident = self._pool.find(model)
+        asked = model or self.config.model_id
+        return asked if resident is None else resident.told_name(asked)
+
     async def tokenize(
         self, caller: Caller, model: str | None, text: str, *, special: bool = True
     ) -> tuple[int, ...]:

@@ -108,6 +108,9 @@ class FakeService:
     ) -> list[int]:
         return tuple(text.encode())
 
+    def told_name(self, model: str | None) -> str:
+        return model or self.config.model_id
+
     async def detokenize(self, caller: Any, model: str | None, ids: Any, *, special: bool = True) -> str:
         return bytes(ids).decode()
 

@@ -6,6 +6,7 @@ The sequences run in the engine's thread beside all others; a caller that goes a
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -55,7 +56,8 @@ class Judge:
     ) -> Decision:
         """See `Service.decide`."""
         async with self._reception.turn(demand) as lease:
-            return await self._decided(lease, demand, question, choices, options)
+            decision = await self._decided(lease, demand, question, choices, options)
+            return dataclasses.replace(decision, notices=(*lease.notices, *decision.notices))
 
     async def score(
         self, demand: Demand, text: str | Sequence[int], given: str, top_logprobs: int

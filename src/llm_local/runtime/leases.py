@@ -14,6 +14,7 @@ from llm_local.runtime.opening import OpenModel
 from llm_local.runtime.residents import EmbeddingModel, InMemory, TextModel
 from llm_local.runtime.room import Held
 from llm_local.runtime.wanted import WantedModel
+from llm_local.store.names import STARTER
 
 __all__ = ["Lease", "Loading", "Resident"]
 
@@ -46,6 +47,15 @@ class Resident:
         if self.loaded is None:
             raise EngineError(f"{self.wanted.name} is not in memory any more.", "Try again.")
         return self.loaded
+
+    @property
+    def stands_in(self) -> bool:
+        """True of the starter where it answers for the service's own model, which is not on this machine."""
+        return self.loaded is not None and self.loaded.info.ref == STARTER != self.wanted.key.ref
+
+    def told_name(self, asked: str) -> str:
+        """The name that answers tell: the one it was asked for by, but of a model that stands in its own."""
+        return STARTER if self.stands_in else asked
 
     def expires(self) -> float | None:
         """When it goes, by the pool's clock; None while it is in use or kept."""
@@ -114,12 +124,12 @@ class Loading:
 class Lease:
     """As long as it is held, the model stays. One that is forgotten is given back when it is collected.
 
-    `name` is what the model was asked for by; `load_s` how long this one waited for it to be in memory.
+    `name` is what answers call the model; `load_s` how long this one waited for it to be in memory.
     """
 
     def __init__(self, pool: _Pool, resident: Resident, name: str, load_s: float = 0.0) -> None:
         """`resident.requests` has been counted up by whoever makes this."""
-        self.name = name
+        self.name = resident.told_name(name)
         self.load_s = load_s
         self._resident: Resident | None = resident
         self._pool = pool
@@ -157,6 +167,11 @@ class Lease:
         if not isinstance(memory, EmbeddingModel):
             raise UnsupportedTask(f"{self.name} does not embed.", param="model")
         return memory
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What everybody who reads an answer should know: that another model stands in."""
+        return self.resident.memory.notices if self.resident.stands_in else ()
 
     @property
     def model(self) -> OpenModel:

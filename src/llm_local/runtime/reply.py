@@ -64,7 +64,7 @@ class Measured:
 class ServedReply:
     """Iterate it for its events, `Finish` last; or `cancel()`; or `aclose()`, which frees all that it holds.
 
-    - `id`: made here, and nobody else's. `model`: the name it was asked for by. `info`: what really answers.
+    - `id`: made here, and nobody else's. `model`: the name it was asked for by, or of what stands in.
     - `prompt_text`, `prompt_ids`, `prompt_tokens`: exactly what the model sees. `options`: as they hold, with the seed.
     - `notices`: lines people should see. `trimmed`: what was left out of the conversation.
     - `timed_out`: it was cut short because its deadline had passed; its `Finish` then says "cancelled".
@@ -84,7 +84,7 @@ class ServedReply:
         self.prompt_ids = prepared.prompt_ids
         self.prompt_tokens = len(prepared.prompt_ids)
         self.options: GenerationOptions = prepared.options
-        self.notices = prepared.notices
+        self.notices = (*lease.notices, *prepared.notices)
         self.trimmed: ContextTrimmed | None = prepared.trimmed
         self.load_s = lease.load_s
         self._tokens = lease.model.generator.tokens

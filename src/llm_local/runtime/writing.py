@@ -95,7 +95,8 @@ class Writer:
         async with self._reception.glance(_demand(work)) as lease:
             prepared, _ = await self._in_thread(prepare, lease.model, self._config, work)
             window = lease.model.info.context_length
-            return Rendered(lease.name, prepared.prompt_text, prepared.prompt_ids, window, prepared.notices)
+            notices = (*lease.notices, *prepared.notices)
+            return Rendered(lease.name, prepared.prompt_text, prepared.prompt_ids, window, notices)
 
     def finished(self, reply: ServedReply, finish: Finish) -> None:
         """Count it, and keep it where it is the only one there can be."""

@@ -19,6 +19,7 @@ from llm_local.api.bodies import IGNORED_HEADER, json_body, read_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import Failure, json_response
+from llm_local.api.naming import told_model
 from llm_local.api.openai.choices import Choice, Chunks, events_of, read_all
 from llm_local.api.openai.headers import SEED_HEADER
 from llm_local.api.streams import SseEvent, sse
@@ -126,7 +127,7 @@ async def _count(request: Request, body: CountTokensRequest) -> Response:
 def _events(body: MessagesRequest, choice: Choice) -> MessageEvents:
     reply = choice.reply
     return MessageEvents(
-        new_message(body.model, reply.prompt_tokens, reply.notices),
+        new_message(told_model(body.model, reply.model), reply.prompt_tokens, reply.notices),
         body.stop_sequences or (),
         hides_thinking=body.thinking is not None and body.thinking.display == "omitted",
     )

@@ -88,7 +88,7 @@ async def tokenize(request: Request) -> Response:
     ids = list(
         await until_gone(request, service.tokenize(caller, body.model, body.text, special=body.special))
     )
-    return json_response({"model": body.model or service.config.model_id, "ids": ids, "num_tokens": len(ids)})
+    return json_response({"model": service.told_name(body.model), "ids": ids, "num_tokens": len(ids)})
 
 
 @router.post("/detokenize", openapi_extra=json_body(DetokenizeBody, some={"ids": [1, 2, 3]}))
@@ -101,7 +101,7 @@ async def detokenize(request: Request) -> Response:
     refuse_unknown(body)
     service, caller = service_of(request), caller_of(request)
     text = await until_gone(request, service.detokenize(caller, body.model, body.ids, special=body.special))
-    return json_response({"model": body.model or service.config.model_id, "text": text})
+    return json_response({"model": service.told_name(body.model), "text": text})
 
 
 @router.post("/apply-template", openapi_extra=json_body(ChatBody, hello=_HELLO))

@@ -15,6 +15,7 @@ from llm_local.api.bodies import ignored_names, json_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
+from llm_local.api.naming import told_model
 from llm_local.api.ollama import PREFIX
 from llm_local.api.ollama.durations import keep_alive_s, nanoseconds
 from llm_local.api.ollama.errors import in_ollama_words, read_request
@@ -48,7 +49,7 @@ async def embed(request: Request) -> Response:
     # many vectors take a while to write, in which nobody else should wait
     vectors = await asyncio.to_thread(lambda: [unit_vector(vector) for vector in found.vectors])
     answer: dict[str, Any] = {
-        "model": body.model,
+        "model": told_model(body.model, found.model),
         "embeddings": vectors,
         "total_duration": nanoseconds(time.monotonic() - began),
         "load_duration": nanoseconds(found.load_s),

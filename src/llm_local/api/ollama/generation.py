@@ -13,6 +13,7 @@ from llm_local.api.bodies import ignored_names, json_body
 from llm_local.api.dependencies import Forbidden, caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
+from llm_local.api.naming import told_model
 from llm_local.api.ollama import PREFIX
 from llm_local.api.ollama.answers import AnswerWords
 from llm_local.api.ollama.durations import keep_alive_s
@@ -115,7 +116,7 @@ async def _begin(request: Request, body: OllamaGenerate | OllamaChat, began: flo
     token_bytes = reply.token_bytes if body.logprobs else None
     return Run(
         reply,
-        AnswerWords(body.model, in_messages=in_messages, token_bytes=token_bytes),
+        AnswerWords(told_model(body.model, reply.model), in_messages=in_messages, token_bytes=token_bytes),
         began,
         warnings=warnings_of(asked.options, reply.info.context_length, trimmed, reply.notices),
         keeps_context=isinstance(body, OllamaGenerate) and not body.raw,

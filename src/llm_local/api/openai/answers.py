@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from llm_local.api.naming import told_model
 from llm_local.events import Delta, Event, Finish
+from llm_local.service import ServedReply
 from llm_local.specs import ModelInfo
 
 __all__ = ["Head", "Tally", "arguments_text", "fingerprint", "new_id"]
@@ -32,9 +34,10 @@ class Head:
     system_fingerprint: str
 
     @classmethod
-    def new(cls, prefix: str, object: str, model: str, info: ModelInfo) -> Self:
-        """A head with a fresh id. `model` is the name as it was asked for."""
-        return cls(new_id(prefix), object, int(time.time()), model, fingerprint(info))
+    def new(cls, prefix: str, object: str, asked: str, reply: ServedReply) -> Self:
+        """A head with a fresh id. `asked` is the model's name in the request."""
+        model = told_model(asked, reply.model)
+        return cls(new_id(prefix), object, int(time.time()), model, fingerprint(reply.info))
 
     def body(self, **more: Any) -> dict[str, Any]:
         """As JSON, with `more` fields."""

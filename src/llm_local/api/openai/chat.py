@@ -56,7 +56,7 @@ async def _begin(request: Request, body: ChatRequest) -> list[Choice]:
 
 async def _answer(request: Request, body: ChatRequest) -> Response:
     choices = await _begin(request, body)
-    head = Head.new("chatcmpl-", "chat.completion", body.model, choices[0].reply.info)
+    head = Head.new("chatcmpl-", "chat.completion", body.model, choices[0].reply)
     tally, shown = Tally(), []
     for choice, events in zip(choices, await read_all(choices), strict=True):
         for event in events:
@@ -70,7 +70,7 @@ async def _answer(request: Request, body: ChatRequest) -> Response:
 
 
 async def _chunks(body: ChatRequest, choices: Sequence[Choice]) -> AsyncGenerator[Any]:
-    head = Head.new("chatcmpl-", "chat.completion.chunk", body.model, choices[0].reply.info)
+    head = Head.new("chatcmpl-", "chat.completion.chunk", body.model, choices[0].reply)
     with_usage = wants_usage(body)
     writers = [
         ChatChunks(

@@ -121,7 +121,7 @@ async def _answer(request: Request, body: CompletionRequest) -> Response:
             return begun, await begun.read()
 
     found = await all_of([one(work) for work in works])
-    head = Head.new("cmpl-", "text_completion", body.model, found[0][0].choices[0].reply.info)
+    head = Head.new("cmpl-", "text_completion", body.model, found[0][0].choices[0].reply)
     tally = Tally()
     shown: list[dict[str, Any]] = []
     choices: list[Choice] = []
@@ -152,7 +152,7 @@ def _end(choice: Choice) -> Finish:
 
 
 async def _chunks(begun: _Begun) -> AsyncGenerator[Any]:
-    head = Head.new("cmpl-", "text_completion", begun.body.model, begun.choices[0].reply.info)
+    head = Head.new("cmpl-", "text_completion", begun.body.model, begun.choices[0].reply)
     writers = [begun.writer(head, choice, choice.index) for choice in begun.choices]
     tally = Tally()
     for writer in writers:

@@ -13,6 +13,7 @@ from llm_local.api.bodies import json_body, read_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
+from llm_local.api.naming import told_model
 from llm_local.api.openai import PREFIX
 from llm_local.api.openai.answers import new_id
 from llm_local.api.openai.conversation import bare_model, messages_of
@@ -56,7 +57,8 @@ async def create_decision(request: Request) -> Response:
         decision = await until_gone(
             request, service.decide(caller, bare_model(body.model), question, body.choices, options)
         )
-    return json_response(decision_body(body.model, body.choices, decision), headers=ignored_header(body))
+    shown = decision_body(_told_name(service, body.model), body.choices, decision)
+    return json_response(shown, headers=ignored_header(body))
 
 
 @router.post("/systemone", openapi_extra=json_body(SystemOneRequest, question=_SYSTEM_ONE))
@@ -118,4 +120,8 @@ async def _answer_all(service: Service, caller: Caller, body: SystemOneRequest) 
         answers[name] = answer_body(asked, [choice.probability for choice in decision.choices])
         input_tokens += decision.usage.prompt_tokens
     usage = {"input_tokens": input_tokens, "output_tokens": 0}
-    return {"model": body.model, "answers": answers, "usage": usage}
+    return {"model": _told_name(service, body.model), "answers": answers, "usage": usage}
+
+
+def _told_name(service: Service, asked: str) -> str:
+    return told_model(asked, service.told_name(bare_model(asked)))

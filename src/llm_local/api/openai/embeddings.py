@@ -15,6 +15,7 @@ from llm_local.api.bodies import json_body, read_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import large_json_response
+from llm_local.api.naming import told_model
 from llm_local.api.openai import PREFIX
 from llm_local.api.openai.conversation import bare_model
 from llm_local.api.openai.errors import in_openai_words
@@ -43,7 +44,9 @@ async def create_embeddings(request: Request) -> Response:
         work = service.embed(caller_of(request), bare_model(body.model), inputs, dimensions=body.dimensions)
         embedded = await until_gone(request, work)
     # many vectors take a while to write, in which nobody else should wait
-    shown = await asyncio.to_thread(embedding_list, body.model, embedded, body.encoding_format or "float")
+    shown = await asyncio.to_thread(
+        embedding_list, told_model(body.model, embedded.model), embedded, body.encoding_format or "float"
+    )
     return await large_json_response(shown, headers=ignored_header(body))
 
 

@@ -13,6 +13,7 @@ from llm_local.api.bodies import json_body, read_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import Failure, json_response
+from llm_local.api.naming import told_model
 from llm_local.api.openai import PREFIX
 from llm_local.api.openai.choices import Choice, Chunks, begin_choices, events_of, read_all
 from llm_local.api.openai.errors import in_openai_words
@@ -80,7 +81,9 @@ async def _chunks(choice: Choice, events: ResponseEvents) -> AsyncGenerator[Any]
 
 def _events_of(body: ResponsesRequest, choice: Choice) -> ResponseEvents:
     token_bytes = choice.reply.token_bytes if wants_logprobs(body) else None
-    return ResponseEvents(response_body(body, choice.reply.options) | warnings_of([choice]), token_bytes)
+    model = told_model(body.model, choice.reply.model)
+    response = {**response_body(body, choice.reply.options), "model": model, **warnings_of([choice])}
+    return ResponseEvents(response, token_bytes)
 
 
 def _shown(event: dict[str, Any]) -> SseEvent:
