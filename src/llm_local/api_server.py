@@ -27,6 +27,7 @@ from llm_local.api.anthropic import routes as anthropic
 from llm_local.api.border import Border, BorderRules, is_loopback
 from llm_local.api.dependencies import admit
 from llm_local.api.errors import Envelope, Envelopes, error_response
+from llm_local.api.gate import Gate
 from llm_local.api.influence import routes as influence
 from llm_local.api.keeping import Conversations
 from llm_local.api.legacy import routes as legacy
@@ -85,6 +86,7 @@ def make_app(
             Middleware(Observed, on_answered=partial(_count, service)),
             Middleware(Border, rules=_border_rules(config)),
             Middleware(Failures),
+            Middleware(Gate),
         ],
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )

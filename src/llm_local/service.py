@@ -98,6 +98,16 @@ class Service:
         self._shelf = Shelf(config, self._pool)
         self._draining = False
 
+    def check_room(self, caller: Caller) -> None:
+        """Refuse a caller for whom `begin` would have no place, whichever model in memory they asked for.
+
+        It costs next to nothing: meant for before a request is read.
+
+        Raises:
+            Busy: all lines are full (kind `server_busy`).
+        """
+        self._reception.check_room(caller.owner)
+
     async def begin(self, work: Work) -> ServedReply:
         """Make a reply ready: admitted, its model loaded, its prompt rendered, its constraint compiled.
 

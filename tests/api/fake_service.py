@@ -73,6 +73,7 @@ class FakeService:
         self.config = config or load_config({"model_id": "fake", **settings}, environ={}, env_file=None)
         self.events: Iterable[Any] = EVENTS
         self.refusal: Exception | None = None
+        self.full: Exception | None = None
         self.trimmed: ContextTrimmed | None = None
         self.ready = Readiness(True)
         self.works: list[Work] = []
@@ -81,6 +82,11 @@ class FakeService:
         self.http: list[tuple[str, str, int]] = []
         self.metrics = SimpleNamespace(http_request=self._count, loop_lag=lambda seconds: None)
         self.closed = False
+
+    def check_room(self, caller: Any) -> None:
+        self.calls.append(("check_room", caller.owner))
+        if self.full is not None:
+            raise self.full
 
     async def begin(self, work: Work) -> FakeReply:
         if self.refusal is not None:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from fakes import FakeClock
 from llm_local.errors import Busy, InvalidRequest
-from llm_local.runtime.line import Line, LineLimits, Place, Ticket
+from llm_local.runtime.line import Line
+from llm_local.runtime.line_facts import LineLimits, Place
+from llm_local.runtime.ticket import Ticket
 from llm_local.runtime.order import WrittenOrder
 
 

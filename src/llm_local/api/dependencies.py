@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from llm_local.api.rate_limit import RateLimits
     from llm_local.service import Service
 
-__all__ = ["Forbidden", "Unauthorized", "admin_only", "admit", "caller_of", "presented_keys", "service_of"]
+__all__ = [
+    "Forbidden",
+    "Unauthorized",
+    "admin_only",
+    "admit",
+    "caller_of",
+    "find_caller",
+    "presented_keys",
+    "service_of",
+]
 
 _BEARER: Final = b"bearer"
 _MAX_KEYS: Final = 2  # some clients send both headers
@@ -51,23 +60,31 @@ async def admit(request: Request) -> Caller:
         Busy: the server is ending (kind `shutting_down`), or the caller has asked too often (`rate_limit_exceeded`).
     """
     lifecycle: Lifecycle = request.app.state.lifecycle
-    keys: KeyRing = request.app.state.keys
     limits: RateLimits = request.app.state.rate_limits
-    request_id: str = request.state.request_id
-    if keys.is_open:
-        caller = Caller("local", is_admin=True, request_id=request_id)
-    else:
-        key = keys.find(*presented_keys(request.scope["headers"]))
-        if key is None:
-            raise Unauthorized
-        caller = Caller(key.id, is_admin=key.role == "admin", request_id=request_id)
+    caller = find_caller(request)
     request.state.caller = caller
     if lifecycle.draining:
         raise shutting_down()
     peer = request.client.host if request.client else ""
     # Who needs no key is told apart by address. A header never counts: anybody may send any.
-    request.state.rate = await limits.hit(peer if keys.is_open else caller.owner)
+    request.state.rate = await limits.hit(peer if request.app.state.keys.is_open else caller.owner)
     return caller
+
+
+def find_caller(request: Request) -> Caller:
+    """Who asks, by the key.
+
+    Raises:
+        Unauthorized: keys are configured, and the request has none of them.
+    """
+    keys: KeyRing = request.app.state.keys
+    request_id: str = request.state.request_id
+    if keys.is_open:
+        return Caller("local", is_admin=True, request_id=request_id)
+    key = keys.find(*presented_keys(request.scope["headers"]))
+    if key is None:
+        raise Unauthorized
+    return Caller(key.id, is_admin=key.role == "admin", request_id=request_id)
 
 
 async def admin_only(request: Request) -> None:

@@ -10,8 +10,7 @@ import asyncio
 import dataclasses
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Final
 
 from llm_local.conversations.records import LOCAL_OWNER
@@ -19,99 +18,17 @@ from llm_local.errors import Busy, InvalidRequest, LocalLLMError
 from llm_local.options import Bound
 from llm_local.runtime.line_facts import LineLimits, LineStatistics, Place, TicketState
 from llm_local.runtime.order import LOWEST_PRIORITY, TOP_PRIORITY, WrittenOrder
+from llm_local.runtime.ticket import Ticket
 
-__all__ = ["PRIORITY", "Line", "LineLimits", "LineStatistics", "Place", "Ticket", "TicketState"]
+__all__ = ["PRIORITY", "Line"]
 
 PRIORITY: Final = Bound(LOWEST_PRIORITY, TOP_PRIORITY, integer=True)
 # What clients obey of a Retry-After: nothing below a second, and hardly more than two minutes.
 RETRY_AFTER_S: Final = (1.0, 120.0)
 # Moments that were computed in different ways may differ in their last bits.
 CLOCK_GRAIN_S: Final = 1e-6
-# Up to so many who wait are told of every step; more of them of so many steps a second, all together.
-FEW: Final = 8
-TOLD_PER_S: Final = 200
 # How much the newest measurement weighs in an average that moves on.
 NEWEST_WEIGHT: Final = 0.125
-
-
-class Ticket:
-    """A place in a line, from `Line.enter` until `leave()`, which whoever entered must call, whatever happens."""
-
-    def __init__(self, line: Line, owner: str, priority: int, expires: float) -> None:
-        self.owner = owner
-        self.priority = priority
-        self.state: TicketState = "waiting"
-        self.entered = self.waited_until = line.clock()
-        self.expires = expires
-        self.number = 0
-        self._line = line
-        self._error: LocalLLMError | None = None
-        self._settled = asyncio.Event()
-
-    @property
-    def place(self) -> Place:
-        """Where it stands now."""
-        return self._line.place(self)
-
-    @property
-    def waited_s(self) -> float:
-        """Seconds from entering until the wait was over, or until now."""
-        return (self._line.clock() if self.state == "waiting" else self.waited_until) - self.entered
-
-    async def turn(self) -> bool:
-        """Wait until it is let in: True; False when it was cancelled. A task that is cancelled here leaves the line.
-
-        Raises:
-            Busy: kind "queue_timeout": it waited too long; or what the line was closed with.
-        """
-        try:
-            await self._settled.wait()
-        except asyncio.CancelledError:
-            self.leave()
-            raise
-        if self._error is not None:
-            raise self._error.with_traceback(None)
-        return self.state in ("running", "finished")
-
-    async def places(self) -> AsyncGenerator[Place]:
-        """Where it stands, now and whenever that changes, while it waits. Any number may watch.
-
-        That somebody rose by waiting wakes nobody by itself: it shows with the next who comes, leaves or is let in. In
-        a long line not every step is told; being let in always is, at once.
-        """
-        last: tuple[int, int] | None = None
-        while self.state == "waiting":
-            changed = self._line.changed
-            place = self.place
-            # the estimate is another one at every look, and that is no news
-            if (place.position, place.total) != last:
-                last = place.position, place.total
-                yield place
-                await self._pause(place.total)
-            await changed.wait()
-
-    async def _pause(self, waiting: int) -> None:
-        """In a long line every step moves everybody; telling all of them each time would take more than the work."""
-        if waiting > FEW:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(waiting / TOLD_PER_S):
-                    await self._settled.wait()
-
-    def cancel(self) -> bool:
-        """Give up waiting: it is out of the line at once. False, and nothing happens, when it does not wait."""
-        return self._line.settle(self, "cancelled")
-
-    def leave(self) -> None:
-        """Be done, wherever it is: a running one frees its place for the next. Harmless when repeated."""
-        if not self.cancel():
-            self._line.finish(self)
-
-    def settled(self, state: TicketState, error: LocalLLMError | None = None) -> None:
-        """The line says how the waiting, or the running, ended."""
-        if self.state == "waiting":
-            self.waited_until = self._line.clock()
-        self.state, self._error = state, error
-        self._settled.set()
 
 
 class Line:
@@ -156,14 +73,8 @@ class Line:
         wait_s = min([self.limits.timeout_s, *_times(timeout_s=timeout_s, deadline_s=deadline_s)])
         if self._closed_with is not None:
             raise self._closed_with.with_traceback(None)
-        if not self._can_run(owner) and not self._can_wait(owner):
-            self._totals["refused"] += 1
-            raise Busy(
-                f"The server is busy: {len(self._running)} requests run and {len(self._waiting)} wait.",
-                "Try again later.",
-                retry_after_s=self.retry_after_s(),
-                kind="server_busy",
-            )
+        if self.is_full(owner):
+            raise self.refuse()
         ticket = Ticket(self, owner, priority, now + wait_s)
         ticket.number = self._order.join(owner, priority, now)
         self._waiting[ticket.number] = ticket
@@ -171,6 +82,20 @@ class Line:
         if ticket.state == "waiting":
             self._arm()
         return ticket
+
+    def is_full(self, owner: str) -> bool:
+        """True while there is no place for one more of that owner, neither to run nor to wait."""
+        return not self._can_run(owner) and not self._can_wait(owner)
+
+    def refuse(self) -> Busy:
+        """Count one who found it full, and say what to tell them."""
+        self._totals["refused"] += 1
+        return Busy(
+            f"The server is busy: {len(self._running)} requests run and {len(self._waiting)} wait.",
+            "Try again later.",
+            retry_after_s=self.retry_after_s(),
+            kind="server_busy",
+        )
 
     def resize(self, max_concurrent: int) -> None:
         """Change how many run at once; who runs already is left alone."""

@@ -58,6 +58,20 @@ class Reception:
         self._closed_with: LocalLLMError | None = None
         self._glances = 0
 
+    def check_room(self, owner: str) -> None:
+        """Refuse whoever would be refused whichever model in memory they ask, before anything of a request is read.
+
+        Raises:
+            Busy: the lines of all models that write are full (kind `server_busy`).
+        """
+        residents, loading = self._pool.residents(), self._pool.loading()
+        keys = [one.wanted.key for one in residents] + [one.wanted.key for one in loading]
+        writing = [key for key in keys if not key.embeds]
+        lines = [found[1] for key in writing if (found := self._lines.get(key)) is not None]
+        if lines and len(lines) == len(writing) and all(line.is_full(owner) for line in lines):
+            self._metrics.request_refused("server_busy")
+            raise lines[0].refuse()
+
     async def enter(self, demand: Demand) -> Admission:
         """A place in the line of the model, before anything else is done for the request.
 

@@ -13,10 +13,11 @@ from typing import Protocol
 from llm_local.events import ContextTrimmed, Delta, Event, Finish, Timings, Usage
 from llm_local.options import GenerationOptions
 from llm_local.runtime.leases import Lease
-from llm_local.runtime.line import Place, Ticket
+from llm_local.runtime.line_facts import Place
 from llm_local.runtime.preparing import Opened
 from llm_local.runtime.sources import EventSource
 from llm_local.runtime.speed import SpeedBreakdown, speed_breakdown
+from llm_local.runtime.ticket import Ticket
 from llm_local.specs import ModelInfo
 
 __all__ = ["Admission", "Recorder", "ServedReply"]

@@ -11,8 +11,8 @@ from typing import Protocol
 from llm_local.events import Event, Finish, Progress, Timings, Usage
 from llm_local.runtime.handle import AsyncEventStream
 from llm_local.runtime.leases import Lease
-from llm_local.runtime.line import Ticket
 from llm_local.runtime.preparing import Opened
+from llm_local.runtime.ticket import Ticket
 
 __all__ = ["EventSource", "KeptSource", "LiveSource"]
 

@@ -17,7 +17,7 @@ from llm_local.api.native.replies import Run
 from llm_local.api.queue.event_log import EventLog
 from llm_local.api.streams import SseEvent
 from llm_local.errors import LocalLLMError
-from llm_local.runtime.line import Place
+from llm_local.runtime.line_facts import Place
 
 __all__ = ["Job", "JobStatus", "Jobs", "RequestNotFound", "finish_jobs", "jobs_of"]
 
