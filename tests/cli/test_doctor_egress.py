@@ -62,7 +62,7 @@ def test_a_fresh_machine_with_the_starter_asks_nobody(told: Told) -> None:
     assert shown["holds"] and shown["watch_works"]
     assert shown["sealed"] is (_find_seal()[1] == "")
     names = [stage["name"] for stage in shown["stages"]]
-    assert {"config", "list", "ps", "load starter", "chat with starter"} <= set(names)
+    assert {"config", "list", "ps", "load starter", "chat with starter", "serve starter"} <= set(names)
     assert all(not stage["attempts"] and not stage["failure"] for stage in shown["stages"])
     if shown["sealed"]:
         assert [stage["unseen"] for stage in shown["stages"]] == [0] * len(names)

@@ -40,8 +40,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--egress",
         action="store_true",
-        help="prove that nothing leaves this machine: run config, list, ps, plugins, load and chat with all of the "
-        "network but loopback denied, and say what was tried",
+        help="prove that nothing leaves this machine: run config, list, ps, plugins, load, chat and serve with all of "
+        "the network but loopback denied, and say what was tried",
     )
     parser.add_argument(
         "-m",
@@ -186,6 +186,6 @@ def _verdict(proof: EgressProof) -> str:
     verdict = "Nothing tried to leave this machine."
     if not proof.is_sealed:
         verdict += " Native code and other programs were not watched."
-        if any(stage.local for stage in proof.stages):
+        if any(stage.asked_others for stage in proof.stages):
             verdict += " What listens on this machine could pass on what it was told."
     return verdict

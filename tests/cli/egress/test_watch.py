@@ -123,6 +123,24 @@ def test_this_machine_may_be_reached(watched: Watched, listening: int) -> None:
     assert all("127.0.0.1" in one.target or "::1" in one.target for one in stage.local)
 
 
+def test_a_server_for_this_machine_may_take_connections(watched: Watched, listening: int) -> None:
+    serve = (
+        "import socket\nserver = socket.create_server(('127.0.0.1', {port}))\n"
+        "client = socket.create_connection(server.getsockname())\nserver.accept()\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    stage = watched(serve.format(port=port))
+    assert stage.is_clean and not stage.asked_others, stage
+    stage = watched(serve.format(port=0) + f"socket.create_connection(('127.0.0.1', {listening}))\n")
+    assert stage.is_clean and stage.asked_others, stage
+
+
+def test_a_server_that_nobody_saw_bound_counts(watched: Watched) -> None:
+    stage = watched("import socket\nserver = socket.socket()\nserver.listen()\n")
+    assert [one.action for one in stage.attempts] == ["open"]
+
+
 def test_a_socket_of_the_file_system_is_told_and_let_through(watched: Watched, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     stage = watched(

@@ -20,9 +20,10 @@ __all__ = ["Attempt", "EgressProof", "Stage", "prove", "stage_commands"]
 
 _MAIN: Final = "llm_local.cli.main"
 _TRIALS: Final = "llm_local.cli.egress.trials"
+_LISTEN: Final = "listen at"
 _EVENTS: Final[Mapping[str, str]] = {
     "socket.connect": "connect to",
-    "socket.bind": "listen at",
+    "socket.bind": _LISTEN,
     "socket.sendto": "send to",
     "socket.sendmsg": "send to",
     "socket.getaddrinfo": "look up",
@@ -63,6 +64,12 @@ class Stage:
     failure: str = ""
 
     @property
+    def asked_others(self) -> bool:
+        """True when it talked to something on this machine that is not itself."""
+        own = {one.target for one in self.local if one.action == _LISTEN}
+        return any(one.target not in own for one in self.local)
+
+    @property
     def is_clean(self) -> bool:
         """True when it ran to its end and nothing in it tried to leave."""
         return not (self.attempts or self.unseen or self.failure)
@@ -98,6 +105,7 @@ def stage_commands(model: str, verbs: Sequence[str]) -> dict[str, list[str]]:
         **{verb: [_MAIN, verb, "--json"] for verb in verbs},
         f"load {model}": [_TRIALS, "load", model],
         f"chat with {model}": [_MAIN, "run", model, "--max-tokens", "1", "Hello"],
+        f"serve {model}": [_TRIALS, "serve", model],
     }
 
 

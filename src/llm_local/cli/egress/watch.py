@@ -72,7 +72,13 @@ def is_this_machine(host: object) -> bool:
 
 def _made(made: object, family: int, *_: object) -> _Said | None:
     """A socket by itself asks nothing of anybody; it is told because its next step might not be seen."""
-    return None if family in (_UNIX, -1) else {"socket": id(made)}
+    return None if family in (_UNIX, -1) or _is_accepted(sys._getframe(2)) else {"socket": id(made)}
+
+
+def _is_accepted(frame: FrameType | None) -> bool:
+    """True for the socket of a connection that came in, which is from this machine: nothing else can be listened at."""
+    accept = sys.modules["socket"].socket.accept.__code__ if "socket" in sys.modules else None
+    return frame is not None and frame.f_back is not None and frame.f_back.f_code is accept
 
 
 def _addressed(used: object, address: object) -> _Said | None:
