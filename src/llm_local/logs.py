@@ -53,6 +53,8 @@ _SECRETS: Final = (
     ),
     (re.compile(r"(?<=://)[^/\s@]+(?=@)"), MASK),
 )
+# Without one of these none of the above is in a text: one quick look instead of six, at every field of every record.
+_SUSPICIOUS: Final = re.compile(r"(?i)hf_|sk-|authorization|bearer|basic|token|key|passw|secret|://")
 _STANDARD_ATTRIBUTES: Final = frozenset(logging.makeLogRecord({}).__dict__) | {
     "message",
     "asctime",
@@ -69,6 +71,8 @@ def redact(text: str, secrets: Sequence[str] = ()) -> str:
     """`text` without anything that looks like a token, key or password, and without the given `secrets`."""
     for secret in secrets:
         text = text.replace(secret, MASK)
+    if _SUSPICIOUS.search(text) is None:
+        return text
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text

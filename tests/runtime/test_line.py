@@ -14,8 +14,8 @@ from fakes import FakeClock
 from llm_local.errors import Busy, InvalidRequest
 from llm_local.runtime.line import Line
 from llm_local.runtime.line_facts import LineLimits, Place
-from llm_local.runtime.ticket import Ticket
 from llm_local.runtime.order import WrittenOrder
+from llm_local.runtime.ticket import Ticket
 
 
 def in_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
