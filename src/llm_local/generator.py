@@ -31,7 +31,7 @@ from llm_local.messages import Message, ToolDefinition, check_text
 from llm_local.model_loader import LoadedModel
 from llm_local.options import GenerationOptions
 from llm_local.specs import EngineOptions
-from llm_local.text.fit import ContextPolicy, trim_oldest
+from llm_local.text.fit import ContextPolicy, trim_in_steps
 from llm_local.text.reply_format import ReplyFormat
 from llm_local.text.templates import ChatTemplate, RenderedPrompt
 
@@ -95,9 +95,9 @@ class TextGenerator:
         """Render a conversation with the model's chat template.
 
         `reserve_explicit` says the caller chose `max_new_tokens`, so room for all of them must be there. `policy`
-        says what happens to a conversation that does not fit: refuse it, or leave out its oldest turns, which
-        `PreparedRequest.trimmed` and the stream's first event then tell. `goes_on`: the last message is the first part
-        of the answer, and the reply is the rest of it.
+        says what happens to a conversation that does not fit: refuse it, or leave out its oldest turns, as
+        `text.fit.trim_in_steps` does it and `PreparedRequest.trimmed` and the stream's first event tell. `goes_on`: the
+        last message is the first part of the answer, and the reply is the rest of it.
 
         Raises:
             InvalidRequest: the template refuses the messages, or `options` ask for a tool that is not there or a switch
@@ -113,14 +113,10 @@ class TextGenerator:
         whole = render(messages)
         try:
             return prepare(whole)
-        except ContextLengthExceeded:
+        except ContextLengthExceeded as error:
             if policy == "refuse":
                 raise
-            kept = trim_oldest(
-                messages,
-                # all of them are known not to fit, and to count long ones again takes long
-                lambda part: len(part) < len(messages) and _fits(lambda: prepare(render(part))),
-            )
+            kept = trim_in_steps(messages, lambda part: len(render(part).token_ids), error)
             if kept is None:
                 raise
         rendered = render(kept)
@@ -301,11 +297,3 @@ class TextGenerator:
     ) -> PreparedRequest:
         window = self._loaded.info.context_length
         return make_ready(rendered, options, tools, window, explicit=explicit)
-
-
-def _fits(prepare: Callable[[], PreparedRequest]) -> bool:
-    try:
-        prepare()
-    except ContextLengthExceeded:
-        return False
-    return True

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from chat.chatting import make_config, run
 from llm_local.chat.compare import Begun, Ended
 from llm_local.chat.session import ChatSession
 from llm_local.errors import ContextLengthExceeded, InvalidRequest
-from llm_local.events import Delta
+from llm_local.events import ContextTrimmed, Delta
 from llm_local.generator import TextGenerator
 from llm_local.model_loader import load_tokenizer_and_model, resolve_model
 from llm_local.repl.tools import OpenTools
@@ -60,6 +62,23 @@ def test_so_does_one_behind_an_interrupted_answer(model):
     assert first.finish_reason == "cancelled"
     second = run(session.ask("What is 3 + 4?"))
     assert second.usage.cached_tokens >= first.usage.total_tokens - 2
+
+
+def test_in_a_full_window_most_turns_still_read_only_what_is_new(loaded):
+    info = dataclasses.replace(loaded.info, context_length=600)
+    small = dataclasses.replace(loaded, info=info)
+    generator = TextGenerator(small, engine_options=EngineOptions())
+    model = OpenModel(generator, info, loaded.generation_defaults, loaded.load_s)
+    session = ChatSession(model, make_config(temperature=0.0, max_new_tokens=16))
+    usages = []
+    for number in range(40):
+        reply = session.ask(f"My favorite number is {number}.")
+        events = list(reply)
+        if any(isinstance(event, ContextTrimmed) for event in events):
+            usages.append(reply.completion.usage)
+    assert len(usages) > 12
+    warm = [one for one in usages if one.cached_tokens > one.prompt_tokens // 2]
+    assert len(warm) > len(usages) // 2
 
 
 @pytest.mark.parametrize("num_tokens", [1, 4, 9, 17])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_local.errors import ContextLengthExceeded
 from llm_local.messages import Message
-from llm_local.text.fit import fit, trim_oldest
+from llm_local.text.fit import fit, trim_in_steps, trim_oldest
 
 FITS = [
     # prompt, cap, window, explicit, granted
@@ -117,3 +120,52 @@ def test_as_little_as_possible_is_left_out():
         starts = [1, *(n for n, letter in enumerate(shape) if letter == "u" and n > 1)]
         fitting = ["s" + shape[start:] for start in starts if len(shape) - start + 1 <= room]
         assert found == (max(fitting, key=len) if fitting else None)
+
+
+def trimmed_to(sizes: Sequence[int], window: int, reserve: int) -> tuple[int, ...] | None:
+    """The sizes of what is kept of turns of one message each; the conversation is known not to fit."""
+    messages = [Message("user", str(size)) for size in sizes]
+    asked: list[int] = []
+
+    def count(part: Sequence[Message]) -> int:
+        asked.append(len(part))
+        return sum(int(message.content) for message in part)
+
+    too_long = ContextLengthExceeded(prompt_tokens=sum(sizes), reserve=reserve, context_length=window)
+    kept = trim_in_steps(messages, count, too_long)
+    assert len(sizes) not in asked, "to count all of it again takes long"
+    return None if kept is None else tuple(int(message.content) for message in kept)
+
+
+def test_what_is_kept_begins_with_the_same_turn_for_some_time() -> None:
+    """A conversation that grows by a fiftieth of the window per turn is cut anew every twelve turns or so."""
+    window, reserve, turn = 1000, 30, 20
+    begins = []
+    for num_turns in range(49, 249):
+        kept = trimmed_to([turn] * num_turns, window, reserve)
+        assert kept is not None
+        assert window - reserve - window // 4 - turn < sum(kept) <= window - reserve
+        begins.append(num_turns - len(kept))
+    assert begins == sorted(begins)
+    assert len(set(begins)) <= 200 * turn // (window // 4) + 1
+
+
+@given(
+    st.lists(st.integers(1, 300), min_size=1, max_size=30),
+    st.integers(20, 1000),
+    st.integers(1, 19),
+)
+def test_it_fits_whenever_the_last_turn_does_and_little_more_than_a_quarter_is_given_up(
+    sizes: list[int], window: int, reserve: int
+) -> None:
+    room = window - reserve
+    if sum(sizes) <= room:
+        return
+    kept = trimmed_to(sizes, window, reserve)
+    if sizes[-1] > room:
+        assert kept is None
+        return
+    assert kept is not None and kept == tuple(sizes[-len(kept) :])
+    assert sum(kept) <= room
+    one_more = sizes[-len(kept) - 1]
+    assert sum(kept) + one_more > room - max(1, window // 4)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from llm_local.errors import ContextLengthExceeded
 from llm_local.messages import Message
 
-__all__ = ["ContextPolicy", "fit", "trim_oldest"]
+__all__ = ["ContextPolicy", "fit", "trim_in_steps", "trim_oldest"]
 
 ContextPolicy = Literal["refuse", "trim-oldest"]
 
 # A default cap may shrink to what is left of the window, but a reply shorter than this is no use.
 MIN_REPLY_TOKENS = 32
+# Of a conversation that is too long a multiple of this part of the window goes.
+_STEPS_IN_WINDOW: Final = 4
 
 
 def fit(prompt_tokens: int, max_new_tokens: int | None, context_length: int, *, explicit: bool) -> int:
@@ -64,3 +66,28 @@ def trim_oldest(
         else:
             low = middle + 1
     return (*system, *rest[starts[high] :])
+
+
+def trim_in_steps(
+    messages: Sequence[Message],
+    count_tokens: Callable[[Sequence[Message]], int],
+    too_long: ContextLengthExceeded,
+) -> tuple[Message, ...] | None:
+    """`messages` without so many of the oldest turns that they fit; None when even the last turn alone does not.
+
+    A conversation that has just grown too long loses about a quarter of the window, and then nothing more until that
+    is full again. So what is left begins with the same turn for some time, and is not read anew at each question; and
+    there is room for an answer. How much goes follows from the length alone: whoever sends all of it each time gets
+    the same beginning. Where only the last turn would be left, and that is too long for this, as little goes as can.
+
+    `count_tokens` is asked O(log n) times, and never for all of the messages, whose size `too_long` tells.
+    """
+    room = too_long.context_length - too_long.reserve
+    step = max(1, too_long.context_length // _STEPS_IN_WINDOW)
+    num_steps = -(-(too_long.prompt_tokens - room) // step)
+
+    def within(limit: int) -> Callable[[Sequence[Message]], bool]:
+        return lambda part: len(part) < len(messages) and count_tokens(part) <= limit
+
+    kept = trim_oldest(messages, within(too_long.prompt_tokens - num_steps * step))
+    return trim_oldest(messages, within(room)) if kept is None else kept
