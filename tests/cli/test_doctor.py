@@ -117,7 +117,7 @@ def test_little_room_is_a_warning_and_none_is_a_failure(told: Any, monkeypatch: 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**12, 10**12, 10**9))
     code, out, err = told(WORKING)
-    assert (code, err) == (0, "") and "1.0 GB free" in out and "-> Free some disk space" in out
+    assert (code, err) == (0, "") and "1.00 GB free" in out and "-> Free some disk space" in out
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**12, 10**12, 10**8))
     code, out, err = told(WORKING)
     assert code == 1 and err == "error: models, packed weights, kernel cache, state: see above.\n"

@@ -24,7 +24,7 @@ from llm_local.store.download import RemoteFile, free_bytes, storage_errors
 from llm_local.store.pulling import missing_bytes
 from llm_local.store.remote import RemoteModel
 from llm_local.store.selection import CONFIG
-from llm_local.terminal.progress import format_bytes
+from llm_local.terminal.sizes import format_bytes, format_count
 
 __all__ = ["FitCheck", "check_disk", "check_fit", "check_memory"]
 
@@ -102,7 +102,7 @@ class FitCheck:
         """For people: what it is about, and what there is to say."""
         rows = [("disk", self._disk_line())]
         if self.num_parameters is not None:
-            rows.append(("parameters", f"{_count(self.num_parameters)}, stored as {self.stored}"))
+            rows.append(("parameters", f"{format_count(self.num_parameters)}, stored as {self.stored}"))
         rows.append(("memory", self._memory_line()))
         if self.best is not None and self.best.name != self.form.name and not self.explicit:
             rows.append(("best here", self._best_line(self.best)))
@@ -262,14 +262,6 @@ def _chosen(spec: ModelSpec, weights: Weights, device: str, have: int) -> str:
     from llm_local.loaders.devices import resolve_dtype
 
     return str(resolve_dtype(spec, device, weights)).removeprefix("torch.")
-
-
-def _count(number: int) -> str:
-    """1.54B, 135M."""
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return str(number)
 
 
 def _rate(rate: float) -> str:

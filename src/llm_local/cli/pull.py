@@ -14,8 +14,8 @@ from llm_local.config import Config, load_config
 from llm_local.errors import HubUnavailable, InvalidRequest
 from llm_local.terminal.flags import add_setting_flags, setting_flags
 from llm_local.terminal.process import prepare_process
-from llm_local.terminal.progress import format_bytes
 from llm_local.terminal.sanitize import sanitize_line
+from llm_local.terminal.sizes import format_bytes
 from llm_local.terminal.streams import AnswerWriter, Messages
 
 if TYPE_CHECKING:

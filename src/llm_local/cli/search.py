@@ -11,7 +11,7 @@ from llm_local.cli.pull import hub_of
 from llm_local.config import load_config
 from llm_local.errors import InvalidRequest
 from llm_local.terminal.flags import add_setting_flags, setting_flags
-from llm_local.terminal.progress import format_bytes
+from llm_local.terminal.sizes import format_bytes, format_count
 from llm_local.terminal.streams import AnswerWriter, Messages
 from llm_local.terminal.tables import write_rows
 
@@ -116,10 +116,4 @@ def _plain(model: FoundModel) -> tuple[str, ...]:
 
 
 def _short(number: int | None) -> str:
-    """1.54B, 135M, 12k."""
-    if number is None:
-        return "-"
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return str(number)
+    return "-" if number is None else format_count(number)

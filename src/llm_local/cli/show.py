@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llm_local.cli.list_models import Listed, describe
 from llm_local.errors import ModelCorrupt, ModelNotFound
 from llm_local.store.library import find_model, total_bytes
-from llm_local.terminal.sizes import format_bytes
+from llm_local.terminal.sizes import format_bytes, format_count
 from llm_local.terminal.streams import AnswerWriter, Messages
 from llm_local.terminal.tables import aligned, tab_lines, to_terminal
 
@@ -97,10 +97,10 @@ def _rows(shown: _Shown) -> list[tuple[str, str]]:
         ("state", shown.listed.note if shown.listed.state != "complete" else "complete"),
         ("architecture", card.architecture),
         ("family", card.model_type),
-        ("parameters", _count(card.num_parameters)),
+        ("parameters", "" if card.num_parameters is None else format_count(card.num_parameters)),
         ("format", card.format),
         ("quantization", card.quantization),
-        ("stored as", ", ".join(f"{name} ({_count(count)})" for name, count in card.dtypes.items())),
+        ("stored as", ", ".join(f"{name} ({format_count(count)})" for name, count in card.dtypes.items())),
         *((name.replace("_", " "), _number(value)) for name, value in dataclasses.asdict(card.shape).items()),
         ("license", card.license or "not in the model's files"),
         *_capability_rows(card),
@@ -141,16 +141,6 @@ def _to_object(shown: _Shown) -> dict[str, Any]:
         "runs": shown.runs,
         "files": [{"name": one.name, "size_bytes": one.size} for one in shown.listed.files],
     }
-
-
-def _count(count: int | None) -> str:
-    """A large number as people say it: 1.54 B, 494 M."""
-    if count is None:
-        return ""
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return str(count)
 
 
 def _number(value: Any) -> str:

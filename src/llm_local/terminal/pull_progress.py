@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from llm_local.store.pulling import FileProgress
-from llm_local.terminal.progress import format_bytes
+from llm_local.terminal.sizes import format_bytes
 from llm_local.terminal.streams import Messages
 
 __all__ = ["PullProgress"]

@@ -114,7 +114,7 @@ def test_memory_is_what_the_container_may_take(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(host, "memory_limit", lambda: 2_000_000_000)
     monkeypatch.setattr(host, "host_bytes", lambda: 500_000_000)
     found = by_name(check_machine())["memory"]
-    assert found.state == "warn" and "may take 2.0 GB; 0.5 GB free" in found.found
+    assert found.state == "warn" and "may take 2.00 GB; 500 MB free" in found.found
 
 
 @pytest.mark.parametrize("text", ["max\n", "9223372036854771712\n", ""])
@@ -133,7 +133,7 @@ def test_a_folder_tells_what_it_holds(tmp_path: Path) -> None:
     os.link(tmp_path / "deep" / "file", tmp_path / "same")
     (tmp_path / "link").symlink_to(tmp_path / "deep")
     assert held_bytes(tmp_path) == 2_000_000
-    assert f"{tmp_path}, 2.0 MB in 3 models; " in check_folder("models", tmp_path, " in 3 models").found
+    assert f"{tmp_path}, 2.00 MB in 3 models; " in check_folder("models", tmp_path, " in 3 models").found
 
 
 def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:

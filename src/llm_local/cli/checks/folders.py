@@ -14,6 +14,7 @@ from llm_local.config import Config
 from llm_local.home import cache_home, state_home
 from llm_local.kernels.build import cache_folder as kernels_folder
 from llm_local.store.snapshots import cache_folder as models_folder
+from llm_local.terminal.sizes import format_bytes
 
 __all__ = ["check_folder", "check_folders", "held_bytes"]
 
@@ -38,13 +39,13 @@ def check_folder(name: str, folder: Path, holds: str = "") -> Check:
         mend = f"Make {there} a directory you can write to, or choose another one."
         return Check(name, str(folder), "fail", mend)
     size = held_bytes(folder)
-    found = f"{folder}, {_size(size)}{holds}" if folder.exists() else f"{folder}, not there yet"
+    found = f"{folder}, {format_bytes(size)}{holds}" if folder.exists() else f"{folder}, not there yet"
     free = None
     with suppress(OSError):
         free = shutil.disk_usage(there).free
     if free is None:
         return Check(name, found)
-    found += f"; {free / 1e9:.1f} GB free"
+    found += f"; {format_bytes(free)} free"
     if free < LOW_DISK_BYTES:
         mend = "Free some disk space; `llm-local config` shows how to use another disk."
         return Check(name, found, "fail" if free < NO_DISK_BYTES else "warn", mend)
@@ -72,7 +73,3 @@ def _models_in(folder: Path) -> str:
         count = sum(entry.name.startswith("models--") for entry in folder.iterdir())
         return f" in {count} model{'' if count == 1 else 's'}"
     return ""
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 10**8 else f"{count / 1e6:.1f} MB"

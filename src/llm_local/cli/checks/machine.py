@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from llm_local.cli.checks.check import Check
+from llm_local.terminal.sizes import format_bytes
 
 __all__ = ["check_clock", "check_machine"]
 
@@ -44,10 +45,10 @@ def _memory() -> Check:
 
     memory = psutil.virtual_memory()
     free, limit = host_bytes(), memory_limit()
-    found = f"{memory.total / 1e9:.1f} GB"
+    found = f"{format_bytes(memory.total)}"
     if limit is not None and limit < memory.total:
-        found += f", of which this container may take {limit / 1e9:.1f} GB"
-    found += f"; {free / 1e9:.1f} GB free"
+        found += f", of which this container may take {format_bytes(limit)}"
+    found += f"; {format_bytes(free)} free"
     if free < LOW_MEMORY_BYTES:
         return Check("memory", found, "warn", "Close other programs; only the smallest models fit now.")
     return Check("memory", found)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from llm_local.cli.checks.check import Check
 from llm_local.cli.version import versions
+from llm_local.terminal.sizes import format_bytes
 
 if TYPE_CHECKING:
     from llm_local.loaders.torch_build import TorchBuild
@@ -55,7 +56,7 @@ def check_torch(nvidia: Path = _NVIDIA) -> Iterator[Check]:
 
 def _devices(build: TorchBuild, nvidia: Path) -> Check:
     found = ", ".join(
-        device.name if device.total_bytes is None else f"{device.name} ({device.total_bytes / 1e9:.1f} GB)"
+        device.name if device.total_bytes is None else f"{device.name} ({format_bytes(device.total_bytes)})"
         for device in build.devices
     )
     if nvidia.exists() and all(device.kind != "cuda" for device in build.devices):
