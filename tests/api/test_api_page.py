@@ -35,15 +35,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
             yield server
 
 
+def made(server: LiveServer, path: str, body: object) -> dict[str, Any]:
+    """What a curl with an id in its address needs to be there."""
+    status, answer = server.ask("POST", path, body)
+    assert status in (200, 202), answer
+    assert isinstance(answer, dict)
+    return answer
+
+
 def ask(server: LiveServer, curl: Curl) -> tuple[int, str, str]:
     """Status, content type and text of the answer to a curl of the page, with real ids in place of its words."""
     target = curl.target
     if "REQUEST_ID" in target:
-        asked = {"messages": MESSAGES}
-        target = target.replace("REQUEST_ID", server.ask("POST", "/queue/add", asked)[1]["id"])
+        target = target.replace("REQUEST_ID", made(server, "/queue/add", {"messages": MESSAGES})["id"])
     if "CONVERSATION_ID" in target:
-        made = server.ask("POST", "/api/v1/chat", {"message": "Hello!"})[1]
-        target = target.replace("CONVERSATION_ID", made["conversation_id"])
+        found = made(server, "/api/v1/chat", {"message": "Hello!"})
+        target = target.replace("CONVERSATION_ID", found["conversation_id"])
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     try:
         # what curl sends of itself with -d
