@@ -67,7 +67,7 @@ async def admit(request: Request) -> Caller:
         raise shutting_down()
     peer = request.client.host if request.client else ""
     # Who needs no key is told apart by address. A header never counts: anybody may send any.
-    request.state.rate = await limits.hit(peer if request.app.state.keys.is_open else caller.owner)
+    request.state.rate = limits.hit(peer if request.app.state.keys.is_open else caller.owner)
     return caller
 
 

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
 from limits import RateLimitItem, parse
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import MovingWindowRateLimiter
 
 from llm_local.errors import Busy
 
-__all__ = ["RateLimits", "RateState", "rate_headers"]
+__all__ = ["RateLimited", "RateLimits", "RateState", "rate_headers"]
 
 
 @dataclass(frozen=True, slots=True)
 class RateState:
-    """What a caller has left: `remaining` of `limit` requests, and all of them again after `reset_s` seconds."""
+    """What a caller has left: `remaining` of `limit` requests.
+
+    One more is free again after `next_s` seconds, and all of them after `reset_s`; 0 where they are already.
+    """
 
     limit: int
     remaining: int
+    next_s: int
     reset_s: int
 
 
 class RateLimits:
-    """A limit like "60/minute", or None for none, that holds for every caller alone."""
+    """A limit like "60/minute", or None for none, that holds for every caller alone.
 
-    def __init__(self, limit: str | None) -> None:
+    Times are those of `clock`, which no change of the date moves; the windows of the library `limits` are not.
+    """
+
+    def __init__(self, limit: str | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._item: RateLimitItem | None = None if limit is None else parse(limit)
-        self._windows = MovingWindowRateLimiter(MemoryStorage())
+        self._clock = clock
+        self._windows: OrderedDict[str, deque[float]] = OrderedDict()  # who asked last comes last
 
-    async def hit(self, caller: str) -> RateState | None:
+    def hit(self, caller: str) -> RateState | None:
         """Count a request; None where there is no limit.
 
         Raises:
@@ -39,13 +47,29 @@ class RateLimits:
         """
         if self._item is None:
             return None
-        allowed = await self._windows.hit(self._item, caller)
-        stats = await self._windows.get_window_stats(self._item, caller)
-        reset_s = max(1, ceil(stats.reset_time - time.time()))
-        state = RateState(self._item.amount, max(0, stats.remaining), reset_s)
+        now, period_s, limit = self._clock(), self._item.get_expiry(), self._item.amount
+        self._forget(now - period_s)
+        window = self._windows.setdefault(caller, deque())
+        while window and window[0] <= now - period_s:
+            window.popleft()
+        allowed = len(window) < limit
+        if allowed:
+            window.append(now)
+            self._windows.move_to_end(caller)
+        full = len(window) == limit
+        next_s = max(1, ceil(window[0] + period_s - now)) if full else 0
+        state = RateState(limit, limit - len(window), next_s, max(1, ceil(window[-1] + period_s - now)))
         if not allowed:
             raise RateLimited(state, str(self._item))
         return state
+
+    def _forget(self, before: float) -> None:
+        """Drop the windows of those who have asked nothing since, so that their number is bounded."""
+        while self._windows:
+            caller, window = next(iter(self._windows.items()))
+            if window and window[-1] > before:
+                return
+            del self._windows[caller]
 
 
 class RateLimited(Busy):
@@ -54,8 +78,8 @@ class RateLimited(Busy):
     def __init__(self, state: RateState, limit: str) -> None:
         super().__init__(
             f"This caller is limited to {limit}.",
-            f"Try again in {state.reset_s} seconds.",
-            retry_after_s=state.reset_s,
+            f"Try again in {state.next_s} seconds.",
+            retry_after_s=state.next_s,
             kind="rate_limit_exceeded",
         )
         self.headers = rate_headers(state)
