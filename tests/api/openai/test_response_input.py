@@ -109,6 +109,8 @@ def test_options_formats_and_tools() -> None:
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
         ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format.schema"),
+        ({"chat_template": "{{ messages }}"}, "chat_template"),
+        ({"input": [{"role": "user", "content": "x"}] * 4097}, "input"),
         ({"reasoning": {"effort": "huge"}}, "reasoning.effort"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"truncation": "middle"}, "truncation"),

@@ -8,6 +8,7 @@ import pytest
 
 from api.asgi import Answer, Client
 from api.fake_service import FakeService
+from llm_local.api.errors import json_text
 from llm_local.errors import (
     Busy,
     ContextLengthExceeded,
@@ -49,6 +50,18 @@ def test_an_answer(client: Client, service: FakeService) -> None:
     assert answer.headers["x-llm-local-seed"] == "7"
     assert service.replies[0].closed
     assert service.works[0].clamp and service.works[0].caller.owner == "local"
+
+
+def test_many_numbers_are_written_as_few_are(client: Client) -> None:
+    asked = {"model": "fake", "input": ["one", "two"]}
+    answer = client.ask("POST", "/v1/embeddings", asked)
+    assert answer.body == json_text(answer.json()).encode()
+    assert [one["embedding"] for one in answer.json()["data"]] == [[1.0, 0.0], [1.0, 0.0]]
+
+
+def test_a_choice_that_is_very_long_is_refused_before_it_costs_anything(client: Client) -> None:
+    asked = {"model": "fake", "prompt": "a", "choices": ["b", "x" * 8193]}
+    assert error(client.ask("POST", "/v1/decisions", asked))["param"] == "choices[1]"
 
 
 def test_a_stream(client: Client, service: FakeService) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from llm_local.api.bodies import DialectModel
-from llm_local.api.openai.schemas import ChatMessage
+from llm_local.api.openai.schemas import MAX_MESSAGES, ChatMessage
 from llm_local.generation.choices import Normalize
 
 __all__ = ["DecisionRequest", "Question", "SystemOneRequest"]
 
-MAX_QUESTIONS = 64
+MAX_QUESTIONS: Final = 64
+MAX_CHOICE_CHARACTERS: Final = 8192
+"""Where the tokens of a choice meet the prompt is looked for, which takes long for long ones."""
 Content = str | dict[str, Any] | list[Any]
 
 
@@ -24,9 +26,9 @@ class DecisionRequest(DialectModel):
     """
 
     model: str
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
     prompt: str | None = None
-    choices: list[str]
+    choices: list[Annotated[str, Field(max_length=MAX_CHOICE_CHARACTERS)]]
     whole: bool | None = None
     normalize: Normalize | None = None
 

@@ -16,7 +16,7 @@ from llm_local.api.openai.errors import missing, unsupported
 from llm_local.api.openai.response_schemas import FlatTool, InputItem, ResponsesRequest
 from llm_local.api.openai.sampling import constraint_of, sampling_changes, think_of
 from llm_local.api.openai.schemas import FunctionCall, FunctionDefinition, JsonSchemaFormat, ResponseFormat
-from llm_local.api.openai.translate import most_tokens
+from llm_local.api.openai.translate import OWN_TEMPLATE, most_tokens
 from llm_local.errors import InvalidRequest
 from llm_local.messages import Message, Role, ToolCall, ToolDefinition
 from llm_local.service import Caller, Work
@@ -80,6 +80,8 @@ def _refuse_kept(request: ResponsesRequest) -> None:
     for name in ("conversation", "background", "prompt"):
         if getattr(request, name):
             raise unsupported(name, _NOT_KEPT)
+    if request.chat_template is not None:
+        raise unsupported("chat_template", OWN_TEMPLATE)
 
 
 def _tools(tools: list[FlatTool] | None) -> tuple[ToolDefinition, ...]:

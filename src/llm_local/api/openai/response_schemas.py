@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from llm_local.api.bodies import DialectModel
-from llm_local.api.openai.schemas import ContentPart, NumTokens, SamplingFields
+from llm_local.api.openai.schemas import MAX_MESSAGES, MAX_TOOLS, ContentPart, NumTokens, SamplingFields
 
 __all__ = [
     "FlatFormat",
@@ -80,12 +80,12 @@ class ResponsesRequest(SamplingFields):
     """`POST /v1/responses`."""
 
     model: str
-    input: str | list[InputItem]
+    input: str | Annotated[list[InputItem], Field(max_length=MAX_MESSAGES)]
     instructions: str | None = None
     max_output_tokens: NumTokens | None = None
     stream: bool | None = None
     text: TextOptions | None = None
-    tools: list[FlatTool] | None = None
+    tools: Annotated[list[FlatTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     reasoning: Reasoning | None = None
@@ -101,3 +101,5 @@ class ResponsesRequest(SamplingFields):
     conversation: Any = None
     background: bool | None = None
     prompt: Any = None
+    # refused, since templates are programs
+    chat_template: Any = None

@@ -7,7 +7,7 @@ Numbers have OpenAI's bounds where those are narrower than ours. The extensions 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -32,8 +32,12 @@ __all__ = [
     "Tool",
 ]
 
-MAX_CHOICES = 128
-"""OpenAI's bound of `n`."""
+MAX_CHOICES: Final = 8
+"""The bound of `n` and `best_of`: each choice takes a place in the line."""
+MAX_MESSAGES: Final = 4096
+MAX_TOOLS: Final = 128
+MAX_CALLS: Final = 128
+"""Tool calls in one earlier message."""
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 NumTokens = Annotated[int, Field(ge=1)]
@@ -118,7 +122,7 @@ class ChatMessage(DialectModel):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
     name: str | None = None
-    tool_calls: list[ReplyCall] | None = None
+    tool_calls: Annotated[list[ReplyCall], Field(max_length=MAX_CALLS)] | None = None
     tool_call_id: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
@@ -163,13 +167,13 @@ class ResponseFormat(DialectModel):
 class ChatRequest(GenerationRequest):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     max_tokens: NumTokens | None = None
     max_completion_tokens: NumTokens | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
-    tools: list[Tool] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
@@ -179,8 +183,11 @@ class ChatRequest(GenerationRequest):
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
     modalities: list[str] | None = None
+    # refused
     functions: Any = None
     function_call: Any = None
+    chat_template: Any = None
+    chat_parser: Any = None
 
 
 class CompletionRequest(GenerationRequest):

@@ -14,7 +14,15 @@ from llm_local.service import Caller, Work
 
 __all__ = ["chat_work", "completion_works", "most_tokens", "num_choices", "num_tried", "wants_usage"]
 
-_OLD: Final = {"functions": "Use tools.", "function_call": "Use tool_choice."}
+OWN_TEMPLATE: Final = (
+    "A model has its own template; one from a request would be a program of somebody else's."
+)
+_REFUSED: Final = {
+    "functions": "Use tools.",
+    "function_call": "Use tool_choice.",
+    "chat_template": OWN_TEMPLATE,
+    "chat_parser": OWN_TEMPLATE,
+}
 
 
 def num_choices(request: GenerationRequest) -> int:
@@ -22,8 +30,8 @@ def num_choices(request: GenerationRequest) -> int:
     return request.n or 1
 
 
-MAX_ANSWERS: Final = 2048
-"""How many choices one completion request may have, of all its prompts together."""
+MAX_PROMPTS: Final = 256
+"""How many prompts one completion request may have."""
 
 
 def num_tried(request: CompletionRequest) -> int:
@@ -115,10 +123,9 @@ def _prompts_of(request: CompletionRequest) -> list[str | list[int]]:
     )
     if not prompts:
         raise InvalidRequest("There is no prompt.", param="prompt")
-    if len(prompts) * num_tried(request) > MAX_ANSWERS:
+    if len(prompts) > MAX_PROMPTS:
         raise InvalidRequest(
-            f"{len(prompts)} prompts with {num_tried(request)} choices each are asked for, at most {MAX_ANSWERS} "
-            "choices are given.",
+            f"There are {len(prompts)} prompts, at most {MAX_PROMPTS} are taken.",
             "Send several requests.",
             param="prompt",
         )
@@ -157,7 +164,7 @@ def _caps(max_tokens: int | None, max_completion_tokens: int | None, *, capped: 
 
 
 def _refuse_unsupported(request: ChatRequest) -> None:
-    for name, hint in _OLD.items():
+    for name, hint in _REFUSED.items():
         if getattr(request, name) is not None:
             raise unsupported(name, hint)
     if request.add_generation_prompt is False and not request.continue_final_message:
