@@ -162,6 +162,16 @@ def test_one_host_is_needed_and_no_more(client: Client) -> None:
     assert client.ask("GET", "/models", headers=two).status == 400
 
 
+def test_a_head_that_is_too_large_is_refused_though_it_came_at_once(client: Client) -> None:
+    for target, headers in (
+        ("/models?" + "q" * 70_000, {}),
+        ("/" + "p" * 70_000, {}),
+        ("/models", {f"x-{number}": "y" * 1000 for number in range(70)}),
+    ):
+        answer = client.ask("GET", target, headers=headers)
+        assert answer.status == 431 and answer.json()["error"]["kind"] == "head_too_large"
+
+
 def test_names_can_be_added(make: Make) -> None:
     client = make(FakeService(api_allowed_hosts="api.example.com, *.lan.example"))
     wanted = {"api.example.com": 200, "box.lan.example": 200, "lan.example": 421, "example.com": 421}
@@ -289,6 +299,8 @@ def test_the_log_has_one_line_for_each_request(client: Client, caplog: pytest.Lo
     client.ask("GET", "/models", headers={"host": "evil.example"})
     found = [record for record in caplog.records if record.name == ACCESS_LOG]
     assert [record.__dict__["status"] for record in found] == [200, 200, 404, 421]
+    kinds = [record.__dict__.get("error") for record in found]
+    assert kinds == [None, None, "not_found", "misdirected_request"]
     assert (
         found[0].__dict__["client_request_id"] == "label-1" and "client_request_id" not in found[1].__dict__
     )

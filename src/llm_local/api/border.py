@@ -21,9 +21,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llm_local.api.dependencies import Forbidden
 from llm_local.api.errors import error_response
+from llm_local.api.protocol import MAX_HEAD_BYTES
 from llm_local.errors import AccessDenied, InvalidRequest, LocalLLMError
 
-__all__ = ["Border", "BorderRules", "WrongHost", "is_loopback"]
+__all__ = ["Border", "BorderRules", "HeadTooLarge", "WrongHost", "is_loopback"]
 
 _HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9_.-]{1,253})(?::\d{1,5})?", re.ASCII)
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]{0,30})://([^/\s]{0,260})", re.ASCII)
@@ -33,9 +34,17 @@ _OUR_NAMES: Final = ("localhost", "host.docker.internal")
 _READING: Final = frozenset({"GET", "HEAD"})
 _PAGES: Final = frozenset({"/", "/docs"})  # a link on any page may lead here: they do nothing
 _EXPOSED: Final = (
-    "x-request-id, request-id, retry-after, x-llm-local-ignored, x-llm-local-context-trimmed, x-llm-local-seed, "
+    "x-request-id, request-id, retry-after, x-should-retry, x-persisted, x-llm-local-ignored, "
+    "x-llm-local-context-trimmed, x-llm-local-seed, "
     "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests"
 )
+
+
+class HeadTooLarge(InvalidRequest):
+    """Address and headers have more bytes than a request's may."""
+
+    def __init__(self) -> None:
+        super().__init__(f"The request's head has over {MAX_HEAD_BYTES} bytes.", kind="head_too_large")
 
 
 class WrongHost(AccessDenied):
@@ -115,10 +124,13 @@ class Border:
         """The origin of the page that may read the answer, if it is one.
 
         Raises:
+            HeadTooLarge: more than a connection would take in several pieces came in one.
             InvalidRequest: no Host, or several, or one that is none; or two lengths of the body.
             WrongHost: not a name of ours.
             Forbidden: a page that must not ask this.
         """
+        if _head_bytes(request.scope) > MAX_HEAD_BYTES:
+            raise HeadTooLarge
         hosts = request.headers.getlist("host")
         if len(hosts) != 1 or _name_of(hosts[0]) is None:
             raise InvalidRequest("The request needs exactly one valid Host header.", param="Host")
@@ -149,6 +161,11 @@ def is_loopback(name: str) -> bool:
     if address is not None:
         return address.is_loopback
     return name == "localhost" or name.endswith(".localhost")
+
+
+def _head_bytes(scope: Scope) -> int:
+    target = len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"])
+    return target + sum(len(name) + len(value) for name, value in scope["headers"])
 
 
 def _is_harmless(request: Request) -> bool:

@@ -42,6 +42,7 @@ STATUSES: Final[Mapping[str, int]] = {
     "invalid_json": 400,
     "invalid_config": 400,
     "body_too_large": 413,
+    "head_too_large": 431,
     "unsupported_content_encoding": 415,
     "context_length_exceeded": 400,
     "unsupported_task": 400,
@@ -177,6 +178,7 @@ def failure_of(error: Exception, request_id: str) -> Failure:
 def error_response(request: Request, error: Exception) -> Response:
     """The answer to a request that failed, in the envelope of its path."""
     failure = failure_of(error, getattr(request.state, "request_id", ""))
+    request.state.failure_kind = failure.kind  # for the access log
     if failure.status >= 500 and not isinstance(error, Busy):
         logger.error("request failed: %s", failure.kind, exc_info=error)
     return render(request, failure)
@@ -208,13 +210,15 @@ def json_response(
     return Response(json_text(body).encode(), status, dict(headers or {}), media_type=media_type)
 
 
-async def large_json_response(body: object, headers: Mapping[str, str] | None = None) -> Response:
+async def large_json_response(
+    body: object, headers: Mapping[str, str] | None = None, *, media_type: str = "application/json"
+) -> Response:
     """The same for what may hold a million numbers: written in a thread, and in pieces.
 
     Writing one value of any size lets nobody else compute until it is done; a piece is done at once.
     """
     text = await asyncio.to_thread(_text_in_pieces, body, _PIECES_DEPTH)
-    return Response(text.encode(), 200, dict(headers or {}), media_type="application/json")
+    return Response(text.encode(), 200, dict(headers or {}), media_type=media_type)
 
 
 def json_text(value: object) -> str:

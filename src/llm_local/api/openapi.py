@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +38,7 @@ _MEANINGS: Final = {
     "421": "The Host header names another server.",
     "422": "The model's files are damaged or unsafe.",
     "429": "This caller has asked too often; Retry-After says when to come back.",
+    "431": "Address and headers are too large.",
     "500": "The server failed.",
     "502": "The hub, or a tool server, cannot be reached.",
     "503": "No room, not ready, or shutting down; Retry-After says when to come back.",
@@ -49,8 +51,8 @@ pages: Final = APIRouter(include_in_schema=False)
 
 @pages.get(_SCHEMA)
 async def schema(request: Request) -> Response:
-    """The document."""
-    return json_response(request.app.openapi())
+    """The document. Describing all routes takes a while the first time, in which nobody else should wait."""
+    return json_response(await asyncio.to_thread(request.app.openapi))
 
 
 @pages.get("/docs")
@@ -116,7 +118,7 @@ def _complete(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
         _hoist(content["schema"], schemas)
     public = "public" in operation.get("tags", ())
     for status, meaning in _MEANINGS.items():
-        if public and status not in ("400", "405", "421", "503"):
+        if public and status not in ("400", "405", "421", "431", "503"):
             continue
         content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
         operation["responses"].setdefault(status, {"description": meaning, "content": content})

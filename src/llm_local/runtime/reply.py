@@ -20,7 +20,7 @@ from llm_local.runtime.speed import SpeedBreakdown, speed_breakdown
 from llm_local.runtime.ticket import Ticket
 from llm_local.specs import ModelInfo
 
-__all__ = ["Admission", "Recorder", "ServedReply"]
+__all__ = ["Admission", "Measured", "Recorder", "ServedReply"]
 
 
 class Recorder(Protocol):

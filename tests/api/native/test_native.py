@@ -159,6 +159,7 @@ def test_null_is_not_given(client: Client, service: FakeService) -> None:
         ("/chat", {"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
         ("/chat", {"messages": [{"role": "user", "content": "x", "images": []}]}, "messages[0].images"),
         ("/chat", {**HELLO, "tools": [{"name": "f"}] * 129}, "tools"),
+        ("/chat", {**HELLO, "tool_choice": "x" * 257}, "tool_choice"),
         ("/chat", {**HELLO, "conversation_id": "abcd", "store": True}, "store"),
         ("/embeddings", {"texts": []}, "texts"),
         ("/embeddings", {"texts": [1]}, "texts[0]"),

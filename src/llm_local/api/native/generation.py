@@ -22,7 +22,7 @@ from llm_local.api.streams import EventStream, sse
 from llm_local.errors import InvalidRequest, LocalLLMError
 from llm_local.service import Work
 
-__all__ = ["router"]
+__all__ = ["ChatQuery", "GenerateQuery", "router"]
 
 router: Final = APIRouter(tags=["native"])
 

@@ -147,7 +147,9 @@ class ChatBody(RunBody):
 
     messages: list[MessageBody] = Field(min_length=1, max_length=MAX_MESSAGES)
     tools: list[ToolBody] = Field(default_factory=list, max_length=MAX_TOOLS)
-    tool_choice: str | None = Field(default=None, description="auto, none, required, or the name of a tool.")
+    tool_choice: str | None = Field(
+        default=None, description="auto, none, required, or the name of a tool.", max_length=256
+    )
     context_policy: Literal["refuse", "trim-oldest"] = Field(
         default="refuse", description="What happens to a conversation that does not fit the window."
     )

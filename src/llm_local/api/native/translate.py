@@ -38,6 +38,7 @@ from llm_local.specs import ModelInfo
 __all__ = [
     "chat_work",
     "given_options",
+    "logprobs_list",
     "option_names",
     "real_name",
     "refuse_unknown",

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from llm_local.api.bodies import ignored_names, json_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
-from llm_local.api.errors import json_response
+from llm_local.api.errors import json_response, large_json_response
 from llm_local.api.naming import told_model
 from llm_local.api.ollama import PREFIX
 from llm_local.api.ollama.durations import keep_alive_s, nanoseconds
@@ -55,7 +55,7 @@ async def embed(request: Request) -> Response:
         "load_duration": nanoseconds(found.load_s),
         "prompt_eval_count": found.prompt_tokens,
     }
-    return json_response(answer, headers=_headers(body, found), media_type=JSON)
+    return await large_json_response(answer, headers=_headers(body, found), media_type=JSON)
 
 
 @router.post("/embeddings", openapi_extra=json_body(OllamaEmbeddings, text=_EMBEDDINGS))
