@@ -139,6 +139,28 @@ def test_the_line_tells_places_and_refuses_before_anything_is_done(tmp_path):
     faked(test, tmp_path, max_concurrent_requests=1, max_waiting_requests=1)
 
 
+def test_a_full_service_can_be_told_before_anything_is_known_of_a_request(tmp_path):
+    async def test(service):
+        gate = threading.Semaphore(0)
+        service.opener.make_engine = lambda name: EchoEngine(gate)
+        service.opener.gates.append(gate)
+        service.check_room(ME)  # nothing is in memory, so no line is full
+        one = asyncio.create_task(events_of(await service.begin(Work(ME, prompt="one"))))
+        service.check_room(ME)
+        two = asyncio.create_task(events_of(await service.begin(Work(ME, prompt="two"))))
+        with pytest.raises(Busy, match="1 requests run and 1 wait") as raised:
+            service.check_room(ME)
+        assert raised.value.kind == "server_busy"
+        assert service.stats().lines["a"].refused_total == 1
+        assert 'llm_local_requests_refused_total{kind="server_busy"} 1.0' in service.metrics_text()
+        await service.load("b")
+        service.check_room(ME)  # there is room with the other one
+        gate.release(100)
+        await one, await two
+
+    faked(test, tmp_path, max_concurrent_requests=1, max_waiting_requests=1)
+
+
 @pytest.mark.parametrize("how", ["cancel", "close", "task", "forget"])
 @pytest.mark.parametrize("stage", ["before", "queued", "reading", "writing"])
 def test_a_reply_can_end_at_every_stage(stage, how, tmp_path):

@@ -72,3 +72,14 @@ def test_the_log_and_the_metrics_know_the_route(
     client.ask("POST", "/v1/chat/completions", b"x")
     assert caplog.records[-1].__dict__["route"] == "/v1/chat/completions"
     assert full.http == [("POST", "/v1/chat/completions", 503)]
+
+
+def test_a_key_of_a_retry_that_nothing_knows_is_said_to_be_ignored(client: Client) -> None:
+    key = {"idempotency-key": "k"}
+    hello = {"messages": [{"role": "user", "content": "Hi"}]}
+    assert client.ask("POST", "/chat", hello, key).headers["x-llm-local-ignored"] == "Idempotency-Key"
+    unknown = {**hello, "model": "fake", "fancy": 1}
+    plain = client.ask("POST", "/v1/chat/completions", unknown).headers["x-llm-local-ignored"]
+    both = client.ask("POST", "/v1/chat/completions", unknown, key).headers["x-llm-local-ignored"]
+    assert both == f"{plain}, Idempotency-Key"
+    assert "x-llm-local-ignored" not in client.ask("GET", "/models", headers=key).headers

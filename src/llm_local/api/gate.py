@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from fastapi import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llm_local.api.bodies import IGNORED_HEADER
 from llm_local.api.dependencies import admit, find_caller, service_of
 from llm_local.errors import Busy
 
@@ -41,6 +43,8 @@ GUARDED: Final = frozenset(
 )
 """Paths whose POST stands in line for a model that writes."""
 
+_REMEMBERS: Final = "/queue/add"  # the one path that knows a request again by its Idempotency-Key
+
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
@@ -61,7 +65,10 @@ class Gate:
         Raises:
             Busy: there is no place for it. Unauthorized: there is none, and the caller is nobody we know.
         """
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in GUARDED:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        if scope["path"] in GUARDED:
             request = Request(scope, receive)
             try:
                 service_of(request).check_room(find_caller(request))
@@ -69,4 +76,19 @@ class Gate:
                 scope["route"] = _Refused(scope["path"])
                 await admit(request)
                 raise
+        if scope["path"] != _REMEMBERS and any(name == b"idempotency-key" for name, _ in scope["headers"]):
+            send = _naming_the_key(send)
         await self._app(scope, receive, send)
+
+
+def _naming_the_key(send: Send) -> Send:
+    """Say among the ignored fields that nothing knows a request again by its key."""
+
+    async def named(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            before = headers.get(IGNORED_HEADER)
+            headers[IGNORED_HEADER] = "Idempotency-Key" if before is None else f"{before}, Idempotency-Key"
+        await send(message)
+
+    return named

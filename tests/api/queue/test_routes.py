@@ -389,3 +389,55 @@ def test_a_server_that_ends_lets_them_finish_and_then_tells_them(client, service
         assert slow_reply.closed
 
     client.run(play())
+
+
+def test_what_is_handed_in_again_with_its_key_is_the_same_request(make, service) -> None:
+    client = make(service, "user:alice-key-0123456789,user:bobby-key-0123456789")
+    alice, bobby = ({"authorization": f"Bearer {name}-key-0123456789"} for name in ("alice", "bobby"))
+    key = {"idempotency-key": "the-same"}
+
+    async def hand_in(who: dict[str, str], body: Any = HELLO) -> Answer:
+        return await client.call("POST", "/queue/add", body, {**who, **key})
+
+    async def play() -> None:
+        adding = [asyncio.create_task(hand_in(who)) for who in (alice, alice, bobby)]
+        await settled()
+        assert len(service.replies) == 2  # one for each of them
+        for reply in service.replies:
+            await reply.say(*words("Hel lo"))
+        first, again, other = [(await one).json()["id"] for one in adding]
+        assert first == again != other
+        lost = (await hand_in(alice)).json()
+        assert (lost["id"], lost["text"], len(service.replies)) == (first, "Hello", 2)
+        wrong = await hand_in(alice, {**HELLO, "max_new_tokens": 6})
+        assert (wrong.status, wrong.json()["error"]["param"]) == (400, "Idempotency-Key")
+        await client.call("DELETE", f"/queue/{first}", headers=alice)
+        adding = [asyncio.create_task(hand_in(alice))]
+        await settled()
+        assert len(service.replies) == 3
+        await service.replies[-1].say(*words("Hel lo"))
+        assert (await adding[0]).json()["id"] != first
+
+    client.run(play())
+    client.run(client.app.state.jobs.finish(0.0))
+
+
+def test_a_refused_request_may_come_again_with_its_key(client, service) -> None:
+    service.refusal = Busy("Full.", kind="server_busy")
+    key = {"idempotency-key": "k"}
+    assert client.ask("POST", "/queue/add", HELLO, key).status == 503
+    service.refusal = None
+
+    async def play() -> None:
+        adding = asyncio.create_task(client.call("POST", "/queue/add", HELLO, key))
+        await settled()
+        await service.replies[-1].say(*words("Hel lo"))
+        assert (await adding).status == 202
+
+    client.run(play())
+
+
+@pytest.mark.parametrize("keys", [("",), ("k" * 256,), ("a b",), ("k", "k"), ("\u00fc",)])
+def test_keys_of_retries_have_bounds(client, keys) -> None:
+    answer = client.ask("POST", "/queue/add", HELLO, [("idempotency-key", one) for one in keys])
+    assert (answer.status, answer.json()["error"]["param"]) == (400, "Idempotency-Key")

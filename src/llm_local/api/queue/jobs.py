@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from fastapi import FastAPI, Request
@@ -16,10 +17,10 @@ from llm_local.api.lifecycle import Lifecycle, shutting_down
 from llm_local.api.native.replies import Run
 from llm_local.api.queue.event_log import EventLog
 from llm_local.api.streams import SseEvent
-from llm_local.errors import LocalLLMError
+from llm_local.errors import InvalidRequest, LocalLLMError
 from llm_local.runtime.line_facts import Place
 
-__all__ = ["Job", "JobStatus", "Jobs", "RequestNotFound", "finish_jobs", "jobs_of"]
+__all__ = ["Job", "JobStatus", "Jobs", "RequestNotFound", "Retry", "finish_jobs", "jobs_of"]
 
 JobStatus = Literal["loading", "queued", "running", "finished", "failed", "cancelled"]
 
@@ -63,6 +64,7 @@ class Job:
         self.task: asyncio.Task[None] | None = None
         self._texts: dict[str, list[str]] = {"content": [], "reasoning": []}
         self._calls: list[Any] = []
+        self.retry: Retry | None = None
         self._run: Run | None = None
         self._begun = asyncio.Event()
         self._stop: LocalLLMError | None = None
@@ -97,6 +99,12 @@ class Job:
         if self.task is not None and not self.ended:
             self._stop = error
             self.task.cancel()
+
+    def refuse(self, error: Exception) -> None:
+        """Have it end with `error` before it has begun, for whoever waits for that too."""
+        self.status, self.error = "failed", error
+        self.log.close()
+        self._begun.set()
 
     def to_object(self) -> dict[str, Any]:
         """What there is to know of it now. Where it does not wait in line, its place is null."""
@@ -172,6 +180,15 @@ class Job:
         self._begun.set()
 
 
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What tells that a request is one that was handed in before: the owner's key for it, and a digest of its body."""
+
+    owner: str
+    key: str
+    digest: bytes
+
+
 class Jobs:
     """All requests that were handed in and are not forgotten yet. Every look needs the owner."""
 
@@ -179,7 +196,25 @@ class Jobs:
         self._kept_s = kept_s
         self._jobs: dict[str, Job] = {}
         self._ended: dict[str, asyncio.TimerHandle] = {}  # in the order in which they ended
+        self._retries: dict[tuple[str, str], Job] = {}
         self._watching = asyncio.create_task(self._end_with(lifecycle))
+
+    def expect(self, retry: Retry, job: Job) -> Job:
+        """The job that was handed in under the same key before; else `job`, which the key stands for from now on.
+
+        Raises:
+            InvalidRequest: the key was used for another body.
+        """
+        known = self._retries.setdefault((retry.owner, retry.key), job)
+        if known is job:
+            job.retry = retry
+        elif known.retry is None or known.retry.digest != retry.digest:
+            raise InvalidRequest(
+                "This Idempotency-Key was used for another request.",
+                "Make a new key.",
+                param="Idempotency-Key",
+            )
+        return known
 
     async def add(self, job: Job, begin: Coroutine[Any, Any, Run]) -> None:
         """Begin a job, and know it by its id.
@@ -212,6 +247,9 @@ class Jobs:
     def forget(self, job: Job) -> None:
         """Know it no more. Harmless when repeated."""
         self._jobs.pop(job.id, None)
+        if job.retry is not None:
+            self._retries.pop((job.retry.owner, job.retry.key), None)
+            job.retry = None
         timer = self._ended.pop(job.id, None)
         if timer is not None:
             timer.cancel()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Final, get_args
+from collections.abc import Coroutine
+from typing import Any, Final, get_args
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -16,8 +17,8 @@ from llm_local.api.native.conversation import Keeper, find_keeper
 from llm_local.api.native.replies import Run
 from llm_local.api.native.schemas import ChatBody, GenerateBody
 from llm_local.api.native.translate import chat_work, refuse_unknown, text_work
-from llm_local.api.queue.jobs import Job, JobStatus, jobs_of
-from llm_local.api.queue.translate import add_body, events_after, last_event_id
+from llm_local.api.queue.jobs import SOON_S, Job, JobStatus, jobs_of
+from llm_local.api.queue.translate import add_body, events_after, last_event_id, retry_of
 from llm_local.api.streams import sse
 from llm_local.service import Service, Work
 
@@ -31,27 +32,32 @@ async def add(request: Request) -> Response:
     """Hand a request in: a conversation, as for `/chat`, or a text to continue, as for `/generate`.
 
     The answer comes at once, with the id of the request and its place in line. It runs by itself from now on: watch it
-    at `/stream/{id}`, ask for it at `/queue/{id}`.
+    at `/stream/{id}`, ask for it at `/queue/{id}`. Handed in again with the same `Idempotency-Key` header, as after an
+    answer that was lost, it is the same request: its id comes back, and nothing runs twice.
 
     `curl http://127.0.0.1:8000/queue/add -d '{"messages": [{"role": "user", "content": "Hello!"}]}'`
     """
     began = time.monotonic()
     given = await read_json(request)
-    caller, service = caller_of(request), service_of(request)
-    if "messages" in given:
-        chat = validate(ChatBody, given)
-        refuse_unknown(chat)
-        keeper = await find_keeper(request, chat)
-        work = chat_work(chat, caller, () if keeper is None else keeper.before)
-        begin = _begin_chat(service, work, began, chat, keeper)
-    else:
-        text = validate(GenerateBody, given)
-        refuse_unknown(text)
-        work = text_work(text, caller)
-        begin = _begin_text(service, work, began)
-    job = Job(caller.owner, work.model or service.config.model_id)
-    await jobs_of(request).add(job, begin)
-    return json_response(job.to_object(), 202, {"location": f"/queue/{job.id}"})
+    body: ChatBody | GenerateBody = (
+        validate(ChatBody, given) if "messages" in given else validate(GenerateBody, given)
+    )
+    refuse_unknown(body)
+    caller, service, jobs = caller_of(request), service_of(request), jobs_of(request)
+    job = Job(caller.owner, body.model or service.config.model_id)
+    retry = retry_of(caller.owner, request.headers.getlist("idempotency-key"), given)
+    known = job if retry is None else jobs.expect(retry, job)
+    if known is not job:
+        await known.begun(SOON_S)
+        return _handed_in(known)
+    try:
+        begin = await _beginning(request, service, body, began)
+    except Exception as error:
+        job.refuse(error)
+        jobs.forget(job)
+        raise
+    await jobs.add(job, begin)
+    return _handed_in(job)
 
 
 @router.get("/queue/stats")
@@ -130,6 +136,24 @@ async def stream(request: Request, request_id: str) -> Response:
 
 def _job(request: Request, request_id: str) -> Job:
     return jobs_of(request).find(caller_of(request).owner, request_id)
+
+
+def _handed_in(job: Job) -> Response:
+    if job.error is not None:
+        raise job.error
+    return json_response(job.to_object(), 202, {"location": f"/queue/{job.id}"})
+
+
+async def _beginning(
+    request: Request, service: Service, body: ChatBody | GenerateBody, began: float
+) -> Coroutine[Any, Any, Run]:
+    """What begins the reply. It has not begun yet."""
+    caller = caller_of(request)
+    if isinstance(body, GenerateBody):
+        return _begin_text(service, text_work(body, caller), began)
+    keeper = await find_keeper(request, body)
+    work = chat_work(body, caller, () if keeper is None else keeper.before)
+    return _begin_chat(service, work, began, body, keeper)
 
 
 async def _begin_text(service: Service, work: Work, began: float) -> Run:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import hashlib
+import json
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Final
 
 from llm_local.api.bodies import json_body
 from llm_local.api.native.schemas import ChatBody, GenerateBody
-from llm_local.api.queue.jobs import Job
+from llm_local.api.queue.jobs import Job, Retry
 from llm_local.api.streams import SseEvent
 from llm_local.errors import InvalidRequest
 
-__all__ = ["add_body", "events_after", "last_event_id"]
+__all__ = ["add_body", "events_after", "last_event_id", "retry_of"]
+
+_KEY: Final = re.compile(r"[!-~]{1,255}", re.ASCII)
 
 
 def add_body() -> dict[str, Any]:
@@ -44,6 +49,23 @@ def last_event_id(text: str | None) -> int:
             "Last-Event-ID is no id of an event.", "Leave it out to begin.", param="last_event_id"
         )
     return int(text)
+
+
+def retry_of(owner: str, keys: Sequence[str], body: Mapping[str, Any]) -> Retry | None:
+    """What an `Idempotency-Key` header says; None where there is none.
+
+    Raises:
+        InvalidRequest: there are several, or it is empty, too long, or not of printable ASCII.
+    """
+    if not keys:
+        return None
+    if len(keys) > 1 or not _KEY.fullmatch(keys[0]):
+        raise InvalidRequest(
+            "Idempotency-Key must be one text of 1 to 255 printable ASCII characters.",
+            param="Idempotency-Key",
+        )
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return Retry(owner, keys[0], hashlib.sha256(text.encode()).digest())
 
 
 async def events_after(job: Job, number: int) -> AsyncGenerator[SseEvent]:
