@@ -45,7 +45,9 @@ class Resident:
             EngineError: nothing any more; it was taken away from those who used it.
         """
         if self.loaded is None:
-            raise EngineError(f"{self.wanted.name} is not in memory any more.", "Try again.")
+            raise EngineError(
+                f"{self.wanted.name} is not in memory any more.", "Try again.", kind="worker_died"
+            )
         return self.loaded
 
     @property
