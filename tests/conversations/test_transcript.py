@@ -182,6 +182,8 @@ def test_wrong_shapes_are_refused_by_name(wrong: Any, said: str | None) -> None:
         (b'{"format": NaN}', "NaN is no number"),
         (b'{"created": -Infinity}', "Infinity is no number"),
         (b'{"version": 1, "version": 2}', "'version' twice"),
+        # found at once, also among many
+        (json.dumps({str(n): 0 for n in range(10**5)})[:-1].encode() + b', "99999": 1}', "'99999' twice"),
         (b'{"created": ' + b"9" * 5000 + b"}", "not JSON"),
         (json.dumps(document()).encode("utf-16"), "not UTF-8"),
     ],

@@ -6,6 +6,7 @@ import os
 import pty
 import termios
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -162,6 +163,24 @@ def test_a_question_is_no_part_of_the_chat(terminal: Terminal, stderr: FakeRaw) 
     terminal.type(b'"""y\n')
     assert terminal.input.ask("Really? ") == '"""y'
     assert stderr.text == "Really? "
+
+
+def test_a_question_with_the_name_of_a_file_sends_none_of_its_controls(
+    terminal: Terminal, stderr: FakeRaw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Editor:
+        has_text = False
+
+        def read(self, prompt: str, *rest: object) -> str:
+            return f"asked: {prompt}"
+
+    monkeypatch.setattr(plain_input, "may_use_escapes", lambda: True)
+    messages = Messages(stderr)
+    editor: Any = Editor()
+    said = PlainInput(
+        messages, ChatSignals(messages), terminal.modes, descriptor=terminal.slave, editor=lambda: editor
+    )
+    assert said.ask("Overwrite \x1b]52;c;eA==\x07? ") == "asked: Overwrite \\x1b]52;c;eA==\\x07? "
 
 
 def test_the_terminal_is_given_back_as_it_was(terminal: Terminal) -> None:

@@ -12,6 +12,7 @@ from llm_local.terminal.chat_view import PromptContext
 from llm_local.terminal.line_editor import LineEditor, load_line_editor
 from llm_local.terminal.multiline import QUOTES, InputAssembler
 from llm_local.terminal.piped_input import MAX_INPUT_BYTES
+from llm_local.terminal.sanitize import show_controls
 from llm_local.terminal.sizes import format_bytes
 from llm_local.terminal.streams import STDIN, Messages
 from llm_local.terminal.terminal_modes import TerminalModes
@@ -85,8 +86,8 @@ class PlainInput:
         self._modes.restore()
 
     def ask(self, question: str) -> str:
-        """One line, behind a question; it is no part of the chat. Raises as `read` does."""
-        return self._line(question, PromptContext(), "")
+        """One line, behind a question, which is shown harmless; it is no part of the chat. Raises as `read` does."""
+        return self._line(show_controls(question), PromptContext(), "")
 
     def _line(self, prompt: str, context: PromptContext, initial: str) -> str:
         """One line, decoded."""
