@@ -20,7 +20,9 @@ from fakehub import running_hub
 from hub_cache import model_files
 from llm_local.api.border import _EXPOSED
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+OTHERS = ("README.md", "docs/serving.md")
 PULLED = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MESSAGES = [{"role": "user", "content": "Hello!"}]
 
@@ -123,6 +125,13 @@ def test_every_curl_of_the_page_does_what_the_page_shows(server: LiveServer) -> 
         ):
             wrong.append(f"{told} fails in its stream: {text[-300:]}")
     assert wrong == []
+
+
+def test_the_curls_of_other_pages_are_answered(server: LiveServer) -> None:
+    curls = [one for name in OTHERS for one in curls_of((ROOT / name).read_text(encoding="utf-8"))]
+    assert len(curls) >= len(OTHERS)
+    answers = [(curl.target, ask(server, curl)) for curl in curls]
+    assert [(target, status) for target, (status, _, _) in answers if status not in (200, 202)] == []
 
 
 def test_what_an_answer_lacks_would_be_noticed() -> None:
