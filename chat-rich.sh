@@ -1,8 +1,4 @@
 #!/usr/bin/env bash
 # Starts the rich chat in llm-local's own environment.
 self=$(readlink -f -- "${BASH_SOURCE[0]}") && root=$(dirname -- "$self") || exit
-if [ ! -f "$root/src/llm_local/chat_cli_rich.py" ]; then
-  echo "chat-rich.sh: error: the rich chat is not built yet; ask one question with ./run.sh scripts/run_once.py \"Hello\"." >&2
-  exit 1
-fi
 exec "$root/run.sh" -m llm_local.chat_cli_rich "$@"

@@ -431,36 +431,35 @@ def build_editable(wheel_directory, config_settings=None, metadata_directory=Non
 
 
 @pytest.mark.parametrize(
-    ("launcher", "module"),
-    [("chat.sh", "chat_cli"), ("chat-rich.sh", "chat_cli_rich"), ("api.sh", "api_server")],
+    ("launcher", "words"),
+    [
+        ("chat.sh", ["-m", "llm_local.chat_cli"]),
+        ("chat-rich.sh", ["-m", "llm_local.chat_cli_rich"]),
+        ("api.sh", ["llm-local", "serve"]),
+    ],
 )
-def test_a_launcher_starts_its_door_or_says_that_it_is_not_built(
-    checkout: Checkout, launcher: str, module: str
+def test_a_launcher_hands_its_door_and_all_words_to_run_sh(
+    tmp_path: Path, launcher: str, words: list[str]
 ) -> None:
-    shutil.copy(ROOT / launcher, checkout.root)
-    link = checkout.home / "link"
-    link.symlink_to(checkout.root / launcher)
-
-    def launch() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [link, "--flag", "two words"],
-            cwd=checkout.home,
-            env=checkout.environment(PYTHONPATH=str(checkout.root / "src")),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    missing = launch()
-    assert (missing.returncode, missing.stdout) == (1, "")
-    assert len(missing.stderr.splitlines()) == 1
-    assert "not built yet" in missing.stderr
-    door = checkout.root / "src" / "llm_local" / f"{module}.py"
-    door.parent.mkdir(parents=True)
-    (door.parent / "__init__.py").touch()
-    door.write_text("import sys; print(sys.argv[1:])", encoding="utf-8")
-    assert launch().stdout == "['--flag', 'two words']\n"
+    shutil.copy(ROOT / launcher, tmp_path)
+    run_sh = tmp_path / "run.sh"
+    run_sh.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n", encoding="utf-8")
+    run_sh.chmod(0o755)
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link"
+    link.symlink_to(tmp_path / launcher)
+    done = subprocess.run(
+        [link, "--flag", "two words"],
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [*words, "--flag", "two words"]
+    if words[0] == "-m":
+        assert (ROOT / "src" / f"{words[1].replace('.', '/')}.py").is_file()
 
 
 def _wait_for(path: Path) -> None:
