@@ -395,6 +395,8 @@ def test_what_cannot_be_loaded_leaves_the_conversation(chat):
             chat.do(f"/load {name}")
     with pytest.raises(ConversationNotFound):
         chat.do("/load abcdef")
+    with pytest.raises(ConversationNotFound, match=r"no file 'notes' here, and no conversation.*/list"):
+        chat.do("/load notes")
     with pytest.raises(InvalidRequest, match="What"):
         chat.do("/load")
     assert chat.session.entries == before

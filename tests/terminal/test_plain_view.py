@@ -95,6 +95,11 @@ def test_a_pipe_gets_answers_and_nothing_else() -> None:
     )
 
 
+def test_one_turn_is_no_turns() -> None:
+    assert ChatStatus(INFO, "scripted", 0.5, num_turns=1, title="Tea").goes_on == "Tea (1 turn)"
+    assert ChatStatus(INFO, "scripted", 0.5, num_turns=3).goes_on == ""
+
+
 def test_a_person_sees_commands_and_answers_in_one_order() -> None:
     screen = Screen([])
     screen.view.welcome(

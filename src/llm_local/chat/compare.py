@@ -13,6 +13,7 @@ from llm_local.errors import LocalLLMError
 from llm_local.events import Completion, Event, fold
 from llm_local.messages import Message
 from llm_local.options import GenerationOptions
+from llm_local.runtime.speed import decode_rate
 
 if TYPE_CHECKING:
     from llm_local.generator import EventStream, TextGenerator
@@ -55,10 +56,9 @@ class Row:
     @property
     def tokens_per_s(self) -> float | None:
         """Tokens a second from the first to the last, or None where there are not two."""
-        if self.completion is None or self.completion.timings.decode_s <= 0:
-            return None
-        num = self.completion.usage.completion_tokens - 1
-        return num / self.completion.timings.decode_s if num > 0 else None
+        return (
+            None if self.completion is None else decode_rate(self.completion.usage, self.completion.timings)
+        )
 
     @property
     def cells(self) -> tuple[str, ...]:

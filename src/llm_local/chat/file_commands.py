@@ -12,7 +12,7 @@ from llm_local.chat.outcomes import Outcome, Said, Shown
 from llm_local.chat.writing import write_asking
 from llm_local.conversations.exports import read_file
 from llm_local.conversations.transcript import MAX_BYTES, from_json, to_json, to_markdown
-from llm_local.errors import InvalidRequest
+from llm_local.errors import ConversationNotFound, InvalidRequest
 
 __all__ = ["FILE_COMMANDS"]
 
@@ -43,7 +43,13 @@ def _load(context: CommandContext, arguments: str) -> Outcome:
     if is_path:
         notices = session.load(from_json(read_file(path, MAX_BYTES)))
     else:
-        notices = session.open(arguments)
+        try:
+            notices = session.open(arguments)
+        except ConversationNotFound as error:
+            raise ConversationNotFound(
+                f"There is no file {one_line(arguments, 60)!r} here, and no conversation.",
+                "/list shows the conversations that are kept.",
+            ) from error
     title = session.transcript().title
     return Said((f"{len(session.messages)} messages: {one_line(title) or 'no title'}", *notices))
 

@@ -34,6 +34,12 @@ class ChatStatus:
     title: str = ""
     is_stored: bool = True
 
+    @property
+    def goes_on(self) -> str:
+        """The conversation that is gone on with, in a line; "" for a new one."""
+        turns = "1 turn" if self.num_turns == 1 else f"{self.num_turns} turns"
+        return f"{self.title} ({turns})" if self.title else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:

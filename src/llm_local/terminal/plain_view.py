@@ -66,8 +66,8 @@ class PlainView:
             f"{info.ref}: {info.num_parameters:,} parameters, {stored_as}, on {info.device}, "
             f"context {info.context_length} tokens, loaded in {status.load_s:.1f} s"
         )
-        if status.title:
-            self._tell(f"The conversation goes on: {status.title} ({status.num_turns} turns)")
+        if status.goes_on:
+            self._tell(f"The conversation goes on: {status.goes_on}")
         if not status.is_stored:
             self._tell("Nothing of this chat is stored.")
         self._tell('/help lists the commands, """ begins and ends several lines, Ctrl-D leaves.\n\n')

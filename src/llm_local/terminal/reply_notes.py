@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from llm_local.events import Completion, ContextTrimmed
+from llm_local.runtime.speed import decode_rate
 
 __all__ = ["end_note", "statistics_line", "tokens_per_second", "trimmed_line"]
 
 
 def tokens_per_second(completion: Completion) -> float | None:
-    """How fast the answer was decoded. Its first token belongs to the reading of the prompt."""
-    count, seconds = completion.usage.completion_tokens - 1, completion.timings.decode_s
-    return count / seconds if count > 0 and seconds > 0 else None
+    """How fast the answer was decoded, or None where there is nothing to tell it from."""
+    return decode_rate(completion.usage, completion.timings)
 
 
 def statistics_line(completion: Completion) -> str:

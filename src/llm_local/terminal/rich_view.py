@@ -72,8 +72,8 @@ class RichView:
         text = Text.assemble((sanitize_line(info.ref), _NAME), "\n", facts, "\n")
         text.append(f"context {info.context_length:,} tokens · {sanitize_line(status.runs_as)} · ")
         text.append(f"loaded in {status.load_s:.1f} s\n")
-        if status.title:
-            text.append(f"goes on: {sanitize_line(status.title)} ({status.num_turns} turns)\n", _NOTICE)
+        if status.goes_on:
+            text.append(f"goes on: {sanitize_line(status.goes_on)}\n", _NOTICE)
         if not status.is_stored:
             text.append("Nothing of this chat is stored.\n", _NOTICE)
         text.append(f"{self._said.keys_line}\n/help lists the commands and Ctrl-D leaves.", _DIM)
