@@ -15,7 +15,7 @@ INFO = ModelInfo("fake", "/x", "llama", 10, 20, "float32", "cpu", 512, 257, has_
 class StartTokenizer(ByteTokenizer):
     """One whose texts begin with the byte `^`."""
 
-    bos_token_id = ord("^")
+    special_tokens_map = {"bos_token": str(ord("^"))}
 
 
 def ids(text: str) -> tuple[int, ...]:

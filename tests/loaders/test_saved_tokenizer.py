@@ -9,10 +9,11 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from llm_local.generation.tokens import TokenView
 from llm_local.loaders.saved_tokenizer import SavedTokenizer, saved_state
 from llm_local.messages import Message, ToolCall, ToolDefinition
 from llm_local.model_loader import resolve_model
-from llm_local.specs import ModelSpec
+from llm_local.specs import ModelInfo, ModelSpec
 from llm_local.text.templates import ChatTemplate
 from text.small_tokenizers import LINES, TOKENIZERS, byte_level, with_template
 
@@ -136,3 +137,36 @@ def test_threads_that_want_special_tokens_as_such_and_split_do_not_disturb_each_
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_prompts_go_on_behind_ids_the_same_way(name: str) -> None:
+    tokenizer = FAST[name]()
+    before, ids = tokenizer("one").input_ids, tokenizer("two").input_ids
+    info = ModelInfo("fake", "/x", "llama", 10, 20, "float32", "cpu", 512, len(tokenizer), True)
+    views = [TokenView(one, info) for one in (tokenizer, reread(tokenizer))]
+    first, second = (view.joined(before, ids) for view in views)
+    assert first == second
+    starts = tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
+    assert first.token_ids == (*before, *(ids[1:] if starts else ids))
+
+
+def test_a_long_text_does_not_stop_other_threads() -> None:
+    saved = reread(FAST["byte-level BPE"]())
+    text = "naïve words, and more of them. " * 20_000
+    ticks = [0]
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.wait(0.001):
+            ticks[0] += 1
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    before = ticks[0]
+    ids = saved(text).input_ids
+    during = ticks[0] - before
+    over.set()
+    thread.join()
+    assert len(ids) > 100_000 and during > 2
+    assert saved.decode(ids) == text

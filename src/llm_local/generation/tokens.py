@@ -27,6 +27,12 @@ class TokenView:
         """What gives the bytes of a token, which may be part of a character."""
         return TokenBytes(self._tokenizer)
 
+    @functools.cached_property
+    def _start_id(self) -> int | None:
+        """The token that means the beginning of a text, where there is one."""
+        token = self._tokenizer.special_tokens_map.get("bos_token")
+        return None if token is None else self._tokenizer.get_vocab().get(str(token))
+
     def encode(self, text: str, *, special: bool = True) -> tuple[int, ...]:
         """Token ids of a text; with `special`, what the tokenizer puts around every text too.
 
@@ -64,7 +70,7 @@ class TokenView:
         Raises:
             InvalidRequest: an id that the model does not have.
         """
-        start = self._tokenizer.bos_token_id
+        start = self._start_id
         # where the template opens every turn with that token, it does not mean the beginning
         if prompt_ids and prompt_ids[0] == start and list(prompt_ids).count(start) == 1:
             prompt_ids = prompt_ids[1:]

@@ -66,7 +66,9 @@ class SavedTokenizer:
         """Token ids of a text. `split_special_tokens`: a special token in it is the characters it is made of."""
         usual = split_special_tokens is None or split_special_tokens == self._split_special_tokens
         backend = self.backend_tokenizer if usual else self._other_backend()
-        return _Encoded(backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        # A batch of one, since that lets go of the interpreter's lock: encode() stops all threads for seconds.
+        [encoded] = backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        return _Encoded(encoded.ids)
 
     def decode(
         self,
@@ -82,8 +84,11 @@ class SavedTokenizer:
         """
         if clean_up_tokenization_spaces:
             raise ValueError("spaces are never cleaned up here")
-        text: str = self.backend_tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
-        return text
+        # A batch, as above.
+        [text] = self.backend_tokenizer.decode_batch(
+            [list(token_ids)], skip_special_tokens=skip_special_tokens
+        )
+        return str(text)
 
     def get_vocab(self) -> dict[str, int]:
         """All tokens and their ids, added ones too."""
