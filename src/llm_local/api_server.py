@@ -133,6 +133,12 @@ async def serve(config: Config, *, insecure: bool = False, service: Service | No
     """
     keys = KeyRing(config.api_keys, keys_file())
     _check_bind(config, keys, insecure=insecure)
+    if keys.is_empty:
+        logger.warning(
+            "Nobody can use this server: a key is needed, and there is none. `llm-local keys add` makes one; without "
+            "%s a server of this machine alone needs none.",
+            keys_file(),
+        )
     raise_file_limit()
     service = service or Service(config)
     app = make_app(config, service, keys=keys)

@@ -196,6 +196,9 @@ def test_pages_of_strangers_are_refused(client: Client, service: FakeService) ->
     link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
     assert image.status == 403 and client.ask("GET", "/chat/stream?message=x", headers=link).status == 403
     assert client.ask("GET", "/docs", headers=link).status == 200
+    for path in ("/chat/stream?message=x", "/generate/stream?prompt=x"):
+        for origin in ("https://evil.example", "null"):  # of a browser that sends nothing else
+            assert client.ask("GET", path, headers={"origin": origin}).status == 403
     assert service.works == []
     reading = client.ask("GET", "/models", headers={"origin": "https://evil.example"})
     assert "access-control-allow-origin" not in reading.headers

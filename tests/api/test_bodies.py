@@ -123,6 +123,12 @@ def test_a_missing_field_is_said_to_be_missing() -> None:
     assert refusal({"name": 5}).kind == "invalid_value"
 
 
+def test_a_bound_is_said_in_plain_words() -> None:
+    assert refusal({"name": "n", "parts": [{"kind": "x"}] * 4}).message.startswith(
+        "parts should have at most 3 items"
+    )
+
+
 def test_no_value_is_echoed() -> None:
     for body in (
         {"name": [SECRET]},

@@ -51,12 +51,14 @@ def test_the_owner_of_a_key_is_the_same_after_a_restart_and_tells_nothing() -> N
 def test_no_keys_is_open_until_the_first_and_never_again(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     ring = KeyRing(None, path)
-    assert ring.is_open and ring.find(b"x") is None
+    assert ring.is_open and ring.find(b"x") is None and not ring.is_empty
     key, kept = add_key("admin", "mine", path)
+    assert not ring.is_empty
     found = ring.find(key.encode())
     assert not ring.is_open and found == kept
     remove_key(kept.id, path)
     assert ring.find(key.encode()) is None and not ring.is_open
+    assert ring.is_empty and KeyRing(None, path).is_empty
     path.unlink()
     assert not ring.is_open
 

@@ -46,6 +46,7 @@ _MAX_INTEGER_DIGITS: Final = 40  # past every bound of ours, and far from where 
 _MAX_IGNORED: Final = 32
 _LARGE_BYTES: Final = 1 << 16  # from here on it is parsed in a thread, so that nobody else waits for it
 _HALF_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_PYDANTICS_WORDS: Final = re.compile(r"^(Value error, |(Input|List|String|Dictionary) (?=should ))")
 _HEADER_NAME: Final = re.compile(r"[\w.\[\]-]{1,64}", re.ASCII)
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -162,7 +163,7 @@ def validate(model: type[_Model], body: Mapping[str, Any]) -> _Model:
         param = _field_path(worst["loc"], body, missing=worst["type"] == "missing")
         if worst["type"] == "missing":
             raise InvalidRequest(f"{param} is required.", param=param, kind="missing_field") from None
-        message = worst["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+        message = _PYDANTICS_WORDS.sub("", worst["msg"]).rstrip(".")
         raise InvalidRequest(f"{param or 'The body'} {message}.", param=param or None) from None
 
 
@@ -243,8 +244,7 @@ def _float(digits: str) -> float:
 
 
 def _json_type(value: object) -> str:
-    names = {list: "array", str: "string", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")
+    return {list: "array", str: "string", bool: "boolean", type(None): "null"}.get(type(value), "number")
 
 
 def _check_extent(body: dict[str, Any]) -> None:

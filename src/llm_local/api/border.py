@@ -32,6 +32,7 @@ _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9_,\s-]{1,2048}", re.ASCII)
 _TRUSTED_SCHEMES: Final = frozenset({"tauri", "vscode-webview"})
 _OUR_NAMES: Final = ("localhost", "host.docker.internal")
 _READING: Final = frozenset({"GET", "HEAD"})
+_ACTING: Final = frozenset({"/generate/stream", "/chat/stream"})
 _PAGES: Final = frozenset({"/", "/docs"})  # a link on any page may lead here: they do nothing
 _EXPOSED: Final = (
     "x-request-id, request-id, retry-after, x-should-retry, x-persisted, x-llm-local-ignored, "
@@ -143,7 +144,8 @@ class Border:
         allowed = len(origins) == 1 and self._rules.allows_origin(origins[0], hosts[0])
         if allowed:
             return origins[0]
-        changing = request.method not in _READING
+        # A stream that is asked for in an address computes, and may go on with a conversation.
+        changing = request.method not in _READING or request.scope["path"] in _ACTING
         if origins and changing:
             raise Forbidden(
                 "Pages of this origin must not use this server.", "API_CORS_ORIGINS can allow them."

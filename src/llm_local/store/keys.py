@@ -85,6 +85,11 @@ class KeyRing:
         self._refresh()
         return not self._closed
 
+    @property
+    def is_empty(self) -> bool:
+        """True while a key is needed and there is none: all were removed, or the file is damaged."""
+        return not (self.is_open or self._configured or self._from_file)
+
     def find(self, *presented: bytes) -> ApiKey | None:
         """The key that one of `presented` is. All keys are compared, so the time tells nothing of which."""
         self._refresh()

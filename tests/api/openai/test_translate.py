@@ -237,6 +237,7 @@ def test_prompts_of_every_form() -> None:
         ({"prompt": [[]]}, "prompt"),
         ({"prompt": [1.5]}, "prompt[0]"),
         ({"prompt": ["a"] * 257}, "prompt"),
+        ({"prompt": ["a"] * 17, "stream": True}, "prompt"),
         ({"prompt": "a", "n": 9}, "n"),
         ({"prompt": "a", "best_of": 9}, "best_of"),
         ({"prompt": {"a": 1}}, "prompt"),

@@ -32,6 +32,8 @@ def num_choices(request: GenerationRequest) -> int:
 
 MAX_PROMPTS: Final = 256
 """How many prompts one completion request may have."""
+MAX_STREAMED_PROMPTS: Final = 16
+"""How many in a stream, where all of them are begun at once, and none may fill the line."""
 
 
 def num_tried(request: CompletionRequest) -> int:
@@ -123,9 +125,11 @@ def _prompts_of(request: CompletionRequest) -> list[str | list[int]]:
     )
     if not prompts:
         raise InvalidRequest("There is no prompt.", param="prompt")
-    if len(prompts) > MAX_PROMPTS:
+    most = MAX_STREAMED_PROMPTS if request.stream else MAX_PROMPTS
+    if len(prompts) > most:
+        where = " in a stream" if request.stream else ""
         raise InvalidRequest(
-            f"There are {len(prompts)} prompts, at most {MAX_PROMPTS} are taken.",
+            f"There are {len(prompts)} prompts, at most {most} are taken{where}.",
             "Send several requests.",
             param="prompt",
         )
