@@ -12,12 +12,11 @@ from llm_local.bench.machine import ReadProbe
 from llm_local.bench.masks import MasksScenario, mask_maker
 from llm_local.bench.peers.files import model_folder
 from llm_local.bench.peers.opening import PeerName, Peers
-from llm_local.bench.peers.servers import CONTINUOUS, open_ours, open_transformers
 from llm_local.bench.prefix import PrefixScenario
 from llm_local.bench.race import Case, Race
 from llm_local.bench.runners import EngineRunner
 from llm_local.bench.scenario import Scenario
-from llm_local.bench.serve import ServeScenario
+from llm_local.bench.serve import CONTINUOUS, ServeScenario
 from llm_local.bench.stall import StallScenario
 from llm_local.bench.startup import Start, StartupScenario, one_shot_starter
 from llm_local.bench.subjects import Subject
@@ -191,6 +190,9 @@ def _race(plan: Plan, subject: Subject, cleanup: ExitStack, head: dict[str, Any]
 
 
 def _serve(plan: Plan, subject: Subject, cleanup: ExitStack, head: dict[str, Any]) -> ServeScenario:
+    # Late: asyncio is slow to import, and `--help` needs the table alone.
+    from llm_local.bench.peers.servers import open_ours, open_transformers
+
     clients, context, new_tokens = plan.value("streams"), plan.value("context")[0], plan.value("new_tokens")
     subject.require_room(context, new_tokens)
     ours, within = open_ours(subject, max(clients), cleanup)

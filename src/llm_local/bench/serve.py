@@ -5,14 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from llm_local.bench.figures import gaps, median_of, percentile, ratio, spread_of
 from llm_local.bench.runners import ENGINE
 from llm_local.bench.scenario import Column, Measured, Round, Summary, times_as_much
-from llm_local.bench.sse_client import Answers
 
-__all__ = ["IN_PROCESS", "Server", "ServeScenario", "random_text"]
+if TYPE_CHECKING:
+    from llm_local.bench.sse_client import Answers
+
+__all__ = ["CONTINUOUS", "IN_PROCESS", "Server", "ServeScenario", "random_text"]
+
+CONTINUOUS: Final = "continuous"
+"""The form of `--against transformers` that batches."""
 
 IN_PROCESS: Final = "without HTTP"
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"

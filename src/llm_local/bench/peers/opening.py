@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from llm_local.bench.peers.files import GGUF_FORMATS, gguf_file
 from llm_local.bench.peers.process import HelperProcess, MissingPackage, own_environment
-from llm_local.bench.peers.servers import CONTINUOUS
 from llm_local.bench.runners import PeerRunner
+from llm_local.bench.serve import CONTINUOUS
 from llm_local.bench.startup import Start
 from llm_local.bench.subjects import Subject
 from llm_local.errors import InvalidRequest

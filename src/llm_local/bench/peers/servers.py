@@ -16,14 +16,11 @@ from llm_local.bench.peers.generator_driver import generate
 from llm_local.bench.peers.process import HelperProcess, own_environment
 from llm_local.bench.peers.server_process import ServerProcess, free_port
 from llm_local.bench.runners import ENGINE
-from llm_local.bench.serve import IN_PROCESS
+from llm_local.bench.serve import CONTINUOUS, IN_PROCESS
 from llm_local.bench.sse_client import HOST, Answers, complete
 from llm_local.bench.subjects import Subject
 
-__all__ = ["CONTINUOUS", "GeneratorServer", "HttpServer", "open_ours", "open_transformers"]
-
-CONTINUOUS: Final = "continuous"
-"""The form of `--against transformers` that batches."""
+__all__ = ["GeneratorServer", "HttpServer", "open_ours", "open_transformers"]
 
 # Nothing of it goes to a hub.
 _OFFLINE: Final = {
