@@ -221,7 +221,10 @@ def test_a_pipe_never_writes_over_a_file(tmp_path: Path) -> None:
     file = tmp_path / "chat.json"
     file.write_text("old")
     chat = Chat("Hi", f"/save {file}", replies=["Hello."], person=False)
-    assert chat.run() == 0 and file.read_text() == "old"
+    assert chat.run() == 2 and file.read_text() == "old"
+    assert chat.stderr.text == (
+        f"error: {file} is there already. Overwrite it? Nobody is there to say yes, so it was not done.\n"
+    )
 
 
 def test_tab_and_the_status_come_with_each_prompt(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from llm_local.chat.outcomes import (
     Shown,
     Text,
 )
+from llm_local.errors import InvalidRequest
 from llm_local.repl.commanding import Shows
 from llm_local.repl.replies import show_answer
 from llm_local.terminal.chat_front import ChatFront
@@ -78,6 +79,8 @@ class Drawing:
             case Compared(comparison):
                 self._compare(comparison)
                 return self._draw(comparison.table(), context)
+            case Ask(question) if not self._front.input.interactive:
+                self._fail(InvalidRequest(question, "Nobody is there to say yes, so it was not done."))
             case Ask(question, on_yes, on_no):
                 return self.attempt(on_yes if view.ask(question) else lambda: on_no, context)
             case Edit():
