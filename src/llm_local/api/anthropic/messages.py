@@ -15,14 +15,14 @@ from llm_local.api.anthropic.errors import REQUEST_ID, AnthropicEnvelope, in_ant
 from llm_local.api.anthropic.schemas import CountTokensRequest, MessagesRequest
 from llm_local.api.anthropic.thinking import with_thinking
 from llm_local.api.anthropic.translate import count_work, ignored_fields, message_work, thinking_of
-from llm_local.api.bodies import IGNORED_HEADER, json_body, read_body
+from llm_local.api.bodies import json_body, read_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import Failure, json_response
 from llm_local.api.naming import told_model
 from llm_local.api.openai.choices import Choice, Chunks, events_of, read_all
-from llm_local.api.openai.headers import SEED_HEADER
 from llm_local.api.streams import SseEvent, sse
+from llm_local.api.told_headers import SEED_HEADER, ignored_header
 from llm_local.errors import ContextLengthExceeded
 from llm_local.service import Work
 
@@ -30,7 +30,6 @@ __all__ = ["count_tokens", "create_message", "router"]
 
 router = APIRouter(prefix=PREFIX)
 
-_MAX_IGNORED: Final = 32
 _MESSAGES: Final = [{"role": "user", "content": "Hello!"}]
 _EXAMPLE: Final = {"model": "starter", "max_tokens": 64, "messages": _MESSAGES}
 _NO_ROOM: Final[dict[int | str, dict[str, Any]]] = {
@@ -134,9 +133,7 @@ def _events(body: MessagesRequest, choice: Choice) -> MessageEvents:
 
 
 def _headers(request: Request, ignored: Sequence[str]) -> dict[str, str]:
-    headers = {REQUEST_ID: request.state.request_id}
-    names = list(dict.fromkeys(ignored))[:_MAX_IGNORED]
-    return headers | ({IGNORED_HEADER: ", ".join(names)} if names else {})
+    return {REQUEST_ID: request.state.request_id, **ignored_header(ignored)}
 
 
 def _error_event(failure: Failure) -> SseEvent:

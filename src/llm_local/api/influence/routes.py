@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from llm_local.api.bodies import json_body, read_body
+from llm_local.api.bodies import ignored_names, json_body, read_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import Failure, json_response
@@ -16,8 +16,8 @@ from llm_local.api.influence.schemas import InfluenceRequest
 from llm_local.api.influence.translate import influence_work, shown_answer, shown_event
 from llm_local.api.native.replies import Run
 from llm_local.api.openai.errors import OpenAIEnvelope, in_openai_words
-from llm_local.api.openai.headers import ignored_header
 from llm_local.api.streams import EventStream, SseEvent, sse
+from llm_local.api.told_headers import ignored_header
 
 __all__ = ["router"]
 
@@ -50,7 +50,7 @@ async def influence_generate_stream(request: Request) -> Response:
     began = time.monotonic()
     body = await read_body(request, InfluenceRequest)
     run = await until_gone(request, _begin(request, body, began))
-    headers = {**ignored_header(body), **run.headers}
+    headers = {**ignored_header(ignored_names(body)), **run.headers}
     return sse(request, _Pieces(run), on_error=_error_event, headers=headers)
 
 
@@ -91,7 +91,7 @@ async def _begin(request: Request, body: InfluenceRequest, began: float) -> Run:
 async def _answer(request: Request, body: InfluenceRequest, began: float) -> Response:
     run = await _begin(request, body, began)
     answer = await run.whole()
-    return json_response(shown_answer(answer), headers={**ignored_header(body), **run.headers})
+    return json_response(shown_answer(answer), headers={**ignored_header(ignored_names(body)), **run.headers})
 
 
 def _error_event(failure: Failure) -> SseEvent:

@@ -11,6 +11,7 @@ from llm_local.api.errors import Failure, NativeEnvelope
 from llm_local.api.native.conversation import Keeper
 from llm_local.api.native.translate import real_name, to_event, usage_object, whole_answer
 from llm_local.api.streams import SseEvent
+from llm_local.api.told_headers import trimmed_header
 from llm_local.events import Event, Finish, ToolCallEvent, fold
 from llm_local.messages import Message, ToolCall
 from llm_local.runtime.speed import speed_breakdown
@@ -73,12 +74,7 @@ class Run:
     @property
     def headers(self) -> dict[str, str]:
         """Response headers that say what a client should not miss."""
-        found = {}
-        if self.reply.trimmed is not None:
-            trimmed = self.reply.trimmed
-            found["x-llm-local-context-trimmed"] = (
-                f"messages={trimmed.num_messages}, tokens={trimmed.num_tokens}"
-            )
+        found = trimmed_header(self.reply.trimmed)
         if self._keeper is not None and not self._keeper.persisted:
             found["x-persisted"] = "false"
         return found

@@ -21,8 +21,8 @@ from llm_local.api.ollama.durations import keep_alive_s, nanoseconds
 from llm_local.api.ollama.errors import in_ollama_words, read_request
 from llm_local.api.ollama.generation import JSON
 from llm_local.api.ollama.names import resolved_name
-from llm_local.api.ollama.replies import TRIMMED_HEADER, ignored_header
 from llm_local.api.ollama.schemas import OllamaEmbed, OllamaEmbeddings
+from llm_local.api.told_headers import TRIMMED_HEADER, ignored_header
 from llm_local.errors import InvalidRequest
 from llm_local.service import EmbeddedTexts
 

@@ -19,7 +19,7 @@ from llm_local.api.ollama.answers import AnswerWords
 from llm_local.api.ollama.durations import keep_alive_s
 from llm_local.api.ollama.errors import in_ollama_words, read_request
 from llm_local.api.ollama.names import card_of, resolved_name
-from llm_local.api.ollama.replies import Run, ignored_header
+from llm_local.api.ollama.replies import Run
 from llm_local.api.ollama.schemas import OllamaChat, OllamaGenerate
 from llm_local.api.ollama.translate import (
     Asked,
@@ -30,6 +30,7 @@ from llm_local.api.ollama.translate import (
     warnings_of,
 )
 from llm_local.api.streams import NdjsonStream, ndjson
+from llm_local.api.told_headers import ignored_header
 from llm_local.service import Service, Work
 
 __all__ = ["BOTH_FORMS", "JSON", "router"]

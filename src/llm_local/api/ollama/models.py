@@ -18,8 +18,8 @@ from llm_local.api.ollama.cards import by_name, listed_model, running_model, sho
 from llm_local.api.ollama.errors import in_ollama_words, read_request
 from llm_local.api.ollama.generation import JSON
 from llm_local.api.ollama.names import asked_name, resolved_name
-from llm_local.api.ollama.replies import ignored_header
 from llm_local.api.ollama.schemas import OllamaShow
+from llm_local.api.told_headers import ignored_header
 from llm_local.service import Service, ShownModel
 
 __all__ = ["OLLAMA_VERSION", "router"]

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Final
+from typing import Any
 
-from llm_local.api.bodies import IGNORED_HEADER
 from llm_local.api.ollama.answers import AnswerWords, done_reason, metrics_of
+from llm_local.api.told_headers import SEED_HEADER, ignored_header, trimmed_header
 from llm_local.errors import EngineError, LocalLLMError
-from llm_local.events import ContextTrimmed, Delta, Event, Finish, fold
+from llm_local.events import Delta, Event, Finish, fold
 from llm_local.service import ServedReply
 
-__all__ = ["Run", "ignored_header", "trimmed_header"]
-
-TRIMMED_HEADER: Final = "x-llm-local-context-trimmed"
-"""How much of a conversation, or of a text to embed, was left out because it was too long."""
-SEED_HEADER: Final = "x-llm-local-seed"
-"""The seed of the reply: sent again with the same request, it gives the same answer."""
-
-_MAX_IGNORED: Final = 32
+__all__ = ["Run"]
 
 
 class Run:
@@ -98,18 +91,6 @@ class Run:
         told: dict[str, Any] = {} if self._ids is None else {"context": self._ids}
         told |= metrics_of(finish, time.monotonic() - self._began)
         return told | ({"warnings": self._warnings} if self._warnings else {})
-
-
-def ignored_header(names: Sequence[str]) -> dict[str, str]:
-    """The header that names the fields without effect; none where there are none."""
-    return {IGNORED_HEADER: ", ".join(list(dict.fromkeys(names))[:_MAX_IGNORED])} if names else {}
-
-
-def trimmed_header(trimmed: ContextTrimmed | None) -> dict[str, str]:
-    """The header that says how much of a conversation was left out; none where all of it was read."""
-    if trimmed is None:
-        return {}
-    return {TRIMMED_HEADER: f"messages={trimmed.num_messages}, tokens={trimmed.num_tokens}"}
 
 
 def _broken_off(reply: ServedReply) -> LocalLLMError:

@@ -18,9 +18,9 @@ from llm_local.api.ollama import PREFIX
 from llm_local.api.ollama.errors import in_ollama_words, read_request
 from llm_local.api.ollama.generation import BOTH_FORMS, JSON
 from llm_local.api.ollama.names import asked_name, bare_name, resolved_name
-from llm_local.api.ollama.replies import ignored_header
 from llm_local.api.ollama.schemas import OllamaCopy, OllamaNamed, OllamaPull
 from llm_local.api.streams import NdjsonStream, ndjson
+from llm_local.api.told_headers import ignored_header
 from llm_local.errors import InvalidRequest, ModelNotFound, UnsupportedTask
 from llm_local.events import Progress
 from llm_local.service import Service

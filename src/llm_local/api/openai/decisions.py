@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from llm_local.api.bodies import json_body, read_body
+from llm_local.api.bodies import ignored_names, json_body, read_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import json_response
@@ -19,8 +19,8 @@ from llm_local.api.openai.answers import new_id
 from llm_local.api.openai.conversation import bare_model, messages_of
 from llm_local.api.openai.decision_schemas import DecisionRequest, SystemOneRequest
 from llm_local.api.openai.errors import in_openai_words, unsupported
-from llm_local.api.openai.headers import ignored_header
 from llm_local.api.openai.systemone import answer_body, asked_of
+from llm_local.api.told_headers import ignored_header
 from llm_local.errors import InvalidRequest
 from llm_local.generation.choices import Decision, DecisionOptions
 from llm_local.messages import Message
@@ -58,7 +58,7 @@ async def create_decision(request: Request) -> Response:
             request, service.decide(caller, bare_model(body.model), question, body.choices, options)
         )
     shown = decision_body(_told_name(service, body.model), body.choices, decision)
-    return json_response(shown, headers=ignored_header(body))
+    return json_response(shown, headers=ignored_header(ignored_names(body)))
 
 
 @router.post("/systemone", openapi_extra=json_body(SystemOneRequest, question=_SYSTEM_ONE))
@@ -73,7 +73,7 @@ async def create_system_one(request: Request) -> Response:
         raise unsupported("assets", "The models here take only text.")
     answer = _answer_all(service_of(request), caller_of(request), body)
     with in_openai_words(body.model, "state"):
-        return json_response(await until_gone(request, answer), headers=ignored_header(body))
+        return json_response(await until_gone(request, answer), headers=ignored_header(ignored_names(body)))
 
 
 def decision_body(model: str, choices: Sequence[str], decision: Decision) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from llm_local.api.bodies import json_body, read_body
+from llm_local.api.bodies import ignored_names, json_body, read_body
 from llm_local.api.dependencies import caller_of, service_of
 from llm_local.api.disconnect import until_gone
 from llm_local.api.errors import large_json_response
@@ -19,8 +19,8 @@ from llm_local.api.naming import told_model
 from llm_local.api.openai import PREFIX
 from llm_local.api.openai.conversation import bare_model
 from llm_local.api.openai.errors import in_openai_words
-from llm_local.api.openai.headers import ignored_header
 from llm_local.api.openai.schemas import EmbeddingRequest
+from llm_local.api.told_headers import ignored_header
 from llm_local.errors import InvalidRequest
 from llm_local.service import EmbeddedTexts
 
@@ -47,7 +47,7 @@ async def create_embeddings(request: Request) -> Response:
     shown = await asyncio.to_thread(
         embedding_list, told_model(body.model, embedded.model), embedded, body.encoding_format or "float"
     )
-    return await large_json_response(shown, headers=ignored_header(body))
+    return await large_json_response(shown, headers=ignored_header(ignored_names(body)))
 
 
 def inputs_of(
