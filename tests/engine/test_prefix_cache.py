@@ -207,6 +207,18 @@ def test_the_least_recently_used_goes_first():
     assert cache.find(None, new) is None
 
 
+def test_a_flood_of_one_owner_leaves_others_what_they_have():
+    budget = KVBudget(None)
+    mine = random_prompt(100, seed=1)
+    cache = PrefixCache(4 * memory(budget, 256).num_bytes)
+    cache.put("me", mine, memory(budget, 100))
+    for seed in range(2, 40):
+        cache.put("flood", random_prompt(200, seed=seed), memory(budget, 200))
+    assert cache.find("me", mine)[1] == 100
+    assert cache.find("flood", random_prompt(200, seed=39))[1] == 200
+    assert cache.find("flood", random_prompt(200, seed=2)) is None
+
+
 def test_a_tree_of_many_small_steps_stays_flat():
     """One request per keystroke: thousands of growing entries are one line, and looking beside it works."""
     budget = KVBudget(None)

@@ -57,6 +57,7 @@ class PrefixCache:
 
     Useful is what was asked for again: an entry whose beginning served others is first cut down to that beginning
     (a system prompt outlives the replies that followed it), and dropped only when its turn comes a second time.
+    Only owners who hold at least their equal share lose something, so nobody can push out what others keep.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -98,7 +99,7 @@ class PrefixCache:
         """Give back the least useful bytes. False when nothing is left."""
         if not self._entries:
             return False
-        entry = min(self._entries, key=lambda e: e.used_at)
+        entry = min(self._above_their_share(), key=lambda e: e.used_at)
         self._remove(entry)
         if entry.shared and _shrinks(entry):
             self._insert(entry)
@@ -112,6 +113,14 @@ class PrefixCache:
             entry.state.free()
         self._entries.clear()
         self._roots.clear()
+
+    def _above_their_share(self) -> list[_Entry]:
+        """The entries of owners who hold no less than the mean over all of them."""
+        held: dict[str | None, int] = {}
+        for entry in self._entries:
+            held[entry.owner] = held.get(entry.owner, 0) + entry.state.num_bytes
+        total = sum(held.values())
+        return [entry for entry in self._entries if held[entry.owner] * len(held) >= total]
 
     def _walk(self, owner: str | None, token_ids: Sequence[int]) -> tuple[list[_Node], int]:
         """The nodes on the way, the last one being where everything below shares most ids; and how many it shares."""
