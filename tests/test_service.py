@@ -491,7 +491,14 @@ def test_texts_are_judged_and_embedded_beside_others():
         assert same.logprobs[1:] == scored.logprobs[1:]
         assert await service.detokenize(ME, None, await service.tokenize(ME, None, "Grüße")) == "Grüße"
         ranking = await service.rerank(ME, None, "cats", ["Dogs bark.", "Cats purr."], top_n=1)
-        assert len(ranking) == 1 and 0 <= next(iter(ranking)).score <= 1
+        assert len(ranking) == 1
+        best = next(iter(ranking))
+        asked = (
+            f"Query: cats\n\nDocument: {('Dogs bark.', 'Cats purr.')[best.index]}\n\n"
+            "Does the document help to answer the query? Answer with Yes or No."
+        )
+        decision = await service.decide(ME, None, [Message("user", asked)], ("Yes", "No"))
+        assert best.score == pytest.approx(decision.choices[0].probability, rel=1e-4)
         rendered = await service.render(chat("Hello"))
         reply = await service.begin(chat("Hello"))
         assert (rendered.prompt_text, len(rendered.prompt_ids)) == (reply.prompt_text, reply.prompt_tokens)

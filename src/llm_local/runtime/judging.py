@@ -33,7 +33,7 @@ MAX_DOCUMENTS: Final = Bound(1, 1000, integer=True)
 DOCUMENTS_AT_ONCE: Final = 16
 YES, NO = "Yes", "No"
 RELEVANCE: Final = (
-    "Query: {query}\\n\\nDocument: {document}\\n\\n"
+    "Query: {query}\n\nDocument: {document}\n\n"
     "Does the document help to answer the query? Answer with Yes or No."
 )
 
