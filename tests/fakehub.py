@@ -15,6 +15,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pytest
+
+from llm_local.store import retries
+
 # What a hostile hub may call a file.
 EVIL_NAMES = [
     "../x.json", "../../x.json", "/etc/x.json", "a/../../x.json", "a//x.json", "./x.json", "..", ".", "", "a/",
@@ -276,6 +280,22 @@ def running_hub() -> Iterator[FakeHub]:
         yield hub
     finally:
         hub.close()
+
+
+@contextmanager
+def chosen_hub(monkeypatch: pytest.MonkeyPatch, ref: str, files: Mapping[str, bytes]) -> Iterator[FakeHub]:
+    """A running hub with one model, and an environment that points at it."""
+    with running_hub() as hub:
+        hub.add(ref, files)
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
+
+
+def without_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """No retry waits from now on; the seconds that would have passed are kept."""
+    slept: list[float] = []
+    monkeypatch.setitem(retries.Retries.__init__.__kwdefaults__, "sleep", slept.append)
+    return slept
 
 
 def git_digest(data: bytes) -> str:

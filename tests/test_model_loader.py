@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fakehub import FakeHub, hang, running_hub, status, web_page
+from fakehub import FakeHub, chosen_hub, hang, status, web_page
 from llm_local import model_loader
 from llm_local.errors import (
     AccessDenied,
@@ -61,9 +61,8 @@ def starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> Iterator[FakeHub]:
     """A hub that has the tiny llama as `org/model`."""
-    with running_hub() as hub:
-        hub.add(REF, {path.name: path.read_bytes() for path in checkpoint.iterdir()})
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    files = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
+    with chosen_hub(monkeypatch, REF, files) as hub:
         yield hub
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from fakehub import EVIL_NAMES, FakeHub, hang, running_hub, status
+from fakehub import EVIL_NAMES, FakeHub, hang, running_hub, status, without_waiting
 from hub_faults import CONFIG, FILES, MODEL, NEEDED, REF, WEIGHTS, weights
 from llm_local.cli import fit_check
 from llm_local.cli.main import main
-from llm_local.store import retries
 from llm_local.store.snapshots import cache_folder, find_local
 
 Pull = Callable[..., tuple[int, str, str]]
@@ -30,7 +29,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setattr(fit_check, "memory_bytes_per_s", lambda: 3e8)
         monkeypatch.setattr(fit_check, "host_bytes", lambda: 10**9)
-        monkeypatch.setitem(retries.Retries.__init__.__kwdefaults__, "sleep", lambda seconds: None)
+        without_waiting(monkeypatch)
         yield hub
 
 

@@ -13,11 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from fakehub import FakeHub, running_hub, status, web_page
+from fakehub import FakeHub, running_hub, status, web_page, without_waiting
 from llm_local.cli.main import main
 from llm_local.cli.search import _SORTS
 from llm_local.errors import InvalidRequest
-from llm_local.store import retries
 from llm_local.store.searching import MAX_RESULTS, SORTS, SearchQuery, parse_size
 
 Search = Callable[..., tuple[int, str, str]]
@@ -43,7 +42,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     with running_hub() as hub:
         hub.pages = [json.dumps([listed("org/one"), listed("org/two", gated="auto")]).encode()]
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setitem(retries.Retries.__init__.__kwdefaults__, "sleep", lambda seconds: None)
+        without_waiting(monkeypatch)
         yield hub
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fakehub import FakeHub, redirect, running_hub
+from fakehub import FakeHub, chosen_hub, redirect, running_hub, without_waiting
 from hub_faults import ABSENT, FILES, KEPT, MODEL, NEEDED, REF, TABLE, WHOLE, Row
 from llm_local.cli import fit_check
 from llm_local.cli.main import main
-from llm_local.store import retries
 from llm_local.store.snapshots import cache_folder, find_local
 
 PAGE = Path(__file__).parents[2] / "docs" / "downloads.md"
@@ -21,17 +20,14 @@ PAGE = Path(__file__).parents[2] / "docs" / "downloads.md"
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A running hub with one model, and an environment that points at it."""
-    with running_hub() as hub:
-        hub.add(REF, FILES)
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    with chosen_hub(monkeypatch, REF, FILES) as hub:
         yield hub
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """No test waits for a retry, or measures the memory; the seconds that would have passed are kept."""
-    slept: list[float] = []
-    monkeypatch.setitem(retries.Retries.__init__.__kwdefaults__, "sleep", slept.append)
+    slept = without_waiting(monkeypatch)
     monkeypatch.setattr(fit_check, "memory_bytes_per_s", lambda: 1e10)
     return slept
 

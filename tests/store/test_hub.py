@@ -17,6 +17,7 @@ import pytest
 from fakehub import (
     EVIL_NAMES,
     FakeHub,
+    chosen_hub,
     cut_after,
     flip,
     hang,
@@ -28,6 +29,7 @@ from fakehub import (
     status,
     too_long,
     web_page,
+    without_waiting,
     wrong_place,
 )
 from llm_local.errors import (
@@ -42,7 +44,7 @@ from llm_local.errors import (
     UnsupportedTask,
 )
 from llm_local.events import Progress
-from llm_local.store import download, retries
+from llm_local.store import download
 from llm_local.store.hub import OFFLINE_AFTER_S
 from llm_local.store.pulling import pull
 from llm_local.store.snapshots import cache_folder, find_local
@@ -72,18 +74,14 @@ NEEDED = {
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A running hub with one model, and an environment that points at it."""
-    with running_hub() as hub:
-        hub.add(REF, FILES)
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    with chosen_hub(monkeypatch, REF, FILES) as hub:
         yield hub
 
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """No test waits for a retry; the seconds that would have passed are kept."""
-    slept: list[float] = []
-    monkeypatch.setitem(retries.Retries.__init__.__kwdefaults__, "sleep", slept.append)
-    return slept
+    return without_waiting(monkeypatch)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

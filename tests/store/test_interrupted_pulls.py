@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from fakehub import FakeHub, Request, running_hub
+from fakehub import FakeHub, Request, chosen_hub
 from hub_faults import FILES, MODEL, REF, weights
 from llm_local.store.snapshots import cache_folder, find_local, local_models
 
@@ -30,10 +30,8 @@ LARGE = {**FILES, MODEL: weights(ROUNDS * 400_000)}
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A hub whose line is slow enough to be cut, with one model."""
-    with running_hub() as hub:
-        hub.add(REF, LARGE)
+    with chosen_hub(monkeypatch, REF, LARGE) as hub:
         hub.bytes_per_s = BYTES_PER_S
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
         yield hub
 
 

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from fakehub import FakeHub, redirect, running_hub, status
+from fakehub import FakeHub, chosen_hub, redirect, status, without_waiting
 from llm_local.errors import HubUnavailable
 from llm_local.logs import configure_logging
-from llm_local.store import retries
 from llm_local.store.endpoint import loggable
 from llm_local.store.hub import HubClient, probe
 from llm_local.store.pulling import pull
@@ -28,10 +27,8 @@ TOKEN = "hf_abcdefghijklmnop"
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setitem(retries.Retries.__init__.__kwdefaults__, "sleep", lambda seconds: None)
-    with running_hub() as hub:
-        hub.add(REF, FILES)
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    without_waiting(monkeypatch)
+    with chosen_hub(monkeypatch, REF, FILES) as hub:
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield hub
 

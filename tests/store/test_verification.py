@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fakehub import FakeHub, running_hub, status
+from fakehub import FakeHub, chosen_hub, status, without_waiting
 from gguf_files import small_gguf
 from hub_cache import COMMIT, add_model, everything_under, model_files, weights_bytes
 from llm_local.errors import HubUnavailable, InvalidRequest, LocalLLMError, ModelCorrupt
 from llm_local.events import Progress
-from llm_local.store import retries, verification
+from llm_local.store import verification
 from llm_local.store.library import find_model, starter_folder
 from llm_local.store.naming import copy_model, import_model
 from llm_local.store.pulling import pull
@@ -27,10 +27,8 @@ FILES = model_files()
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A hub with the model `org/model`, and no patience."""
-    monkeypatch.setitem(retries.Retries.__init__.__kwdefaults__, "sleep", lambda seconds: None)
-    with running_hub() as hub:
-        hub.add("org/model", FILES)
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    without_waiting(monkeypatch)
+    with chosen_hub(monkeypatch, "org/model", FILES) as hub:
         yield hub
 
 
