@@ -283,6 +283,25 @@ def test_keep_alive_of_zero_and_for_ever_and_of_the_service_own_model():
     run(test)
 
 
+def test_the_own_model_is_ready_also_when_it_went_for_want_of_use_but_not_when_it_cannot_come_back():
+    async def test(pool, opener, clock):
+        assert not pool.readiness().ready
+        (await pool.lease(None)).release()
+        clock.advance(10)
+        pool.sweep()
+        assert in_memory(pool) == set() and pool.readiness().ready
+        (await pool.lease("b", -1)).release()  # takes its place
+        assert pool.readiness().ready
+        opener.errors["a"] = [EngineError("The disk is broken.")]
+        with pytest.raises(EngineError):
+            await pool.lease(None)
+        assert pool.readiness().reason == "a is not in memory."
+        (await pool.lease(None)).release()
+        assert pool.readiness().ready
+
+    run(test, keep_alive_s=5, max_loaded_models=1)
+
+
 def test_a_timer_sweeps():
     async def test(pool, opener, clock):
         (await pool.lease("b", 0.01)).release()

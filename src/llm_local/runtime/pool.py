@@ -22,6 +22,7 @@ from llm_local.runtime.answers import KnownModel, Readiness
 from llm_local.runtime.crashes import CrashRecord
 from llm_local.runtime.leases import Lease, Loading, Resident
 from llm_local.runtime.memory import ModelMemory
+from llm_local.runtime.readiness import readiness_of
 from llm_local.runtime.residents import ModelOpener, Opener
 from llm_local.runtime.room import RoomLimits
 from llm_local.runtime.wanted import ModelKey, WantedModel, check_here, wanted_model
@@ -59,6 +60,7 @@ class ModelPool:
         self._loading: dict[ModelKey, Loading] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._own_was_loaded = False  # the last time that it was tried
 
     async def lease(
         self,
@@ -160,13 +162,7 @@ class ModelPool:
             self._crashes.check(wanted.key, wanted.name)
         except Busy as error:
             return Readiness(False, str(error))
-        if resident is not None and resident.memory.alive:
-            return Readiness(True)
-        if loading is None:
-            return Readiness(False, f"{wanted.name} is not in memory.")
-        progress = loading.progress
-        share = f", {progress.done / progress.total:.0%}" if progress.total else ""
-        return Readiness(False, f"{wanted.name} is being made ready ({progress.stage}{share}).")
+        return readiness_of(wanted.name, resident, loading, was_loaded=self._own_was_loaded)
 
     def sweep(self) -> None:
         """Let go of what nobody has used for long enough. A timer calls this; calling it at any time is harmless."""
@@ -247,9 +243,12 @@ class ModelPool:
         try:
             await asyncio.sleep(self._crashes.delay_s(key))
             resident = await self._memory.bring(loading, self._usual_keep_alive(loading.wanted))
+            if resident is not None:
+                self._tried(loading.wanted, loaded=True)
         except asyncio.CancelledError:
             pass
         except Exception as failure:
+            self._tried(loading.wanted, loaded=False)
             error = failure if isinstance(failure, LocalLLMError) else _unexpected(failure)
             logger.info("%s was not loaded: %s", loading.wanted.name, error)
             error = error.with_traceback(None)  # whose frames would keep what was loaded so far
@@ -268,6 +267,10 @@ class ModelPool:
         if resident is not None:
             self._arm()
         self._memory.wake()
+
+    def _tried(self, wanted: WantedModel, *, loaded: bool) -> None:
+        if wanted.is_default and not wanted.key.embeds:
+            self._own_was_loaded = loaded
 
     def _usual_keep_alive(self, wanted: WantedModel) -> float:
         if wanted.is_default and not self._config.is_explicit("keep_alive_s"):
