@@ -17,7 +17,8 @@ from llm_local.api.native.conversation import Keeper, find_keeper
 from llm_local.api.native.replies import Run
 from llm_local.api.native.schemas import ChatBody, GenerateBody
 from llm_local.api.native.translate import chat_work, refuse_unknown, text_work
-from llm_local.api.queue.jobs import SOON_S, Job, JobStatus, jobs_of
+from llm_local.api.queue.job import Job, JobStatus
+from llm_local.api.queue.jobs import SOON_S, jobs_of
 from llm_local.api.queue.translate import add_body, events_after, last_event_id, retry_of
 from llm_local.api.streams import sse
 from llm_local.service import Service, Work

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from llm_local.api.bodies import json_body
 from llm_local.api.native.schemas import ChatBody, GenerateBody
-from llm_local.api.queue.jobs import Job, Retry
+from llm_local.api.queue.job import Job, Retry
 from llm_local.api.streams import SseEvent
 from llm_local.errors import InvalidRequest
 
