@@ -92,6 +92,9 @@ def test_a_user_changes_nothing_and_an_admin_does(make: Make, service: FakeServi
         assert (refused.status, refused.json()["error"]["kind"]) == (403, "forbidden")
         assert client.ask(method, path, body, bearer(ADMIN)).status == 200
     assert [call[0] for call in service.calls] == ["load", "unload"]
+    for seconds in (0, -1, 60):
+        kept = client.ask("POST", "/chat", {**HELLO, "keep_alive_s": seconds}, bearer(USER))
+        assert kept.status == 403 and "keep_alive_s" in kept.json()["error"]["message"]
     urgent = client.ask("POST", "/chat", {**HELLO, "priority": 5}, bearer(USER))
     assert (
         urgent.status == 403

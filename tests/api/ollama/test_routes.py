@@ -476,7 +476,11 @@ def test_what_changes_the_server_is_for_admins(make: Make, service: OllamaServic
         assert client.ask(method, path, body, {"authorization": f"bearer {ADMIN}"}).status == 200
         assert client.ask(method, path, body).json()["error"].startswith("Incorrect API key")
     assert client.ask("POST", "/api/chat", CHAT, {"x-api-key": USER}).status == 200
-    assert [call[0] for call in acts(service)] == ["pull", "copy", "delete", "load", "unload"]
+    for path, body in (("/api/chat", CHAT), ("/api/embed", {"model": "fake", "input": "x"})):
+        answer = client.ask("POST", path, {**body, "keep_alive": 0}, {"x-api-key": USER})
+        assert answer.status == 200 and answer.headers["x-llm-local-ignored"] == "keep_alive"
+    assert [work.keep_alive_s for work in service.works] == [None, None]
+    assert [call[0] for call in acts(service)] == ["pull", "copy", "delete", "load", "unload", "embed"]
     assert service.works[0].caller.owner != "local"
 
 

@@ -24,7 +24,7 @@ from llm_local.messages import Message
 from llm_local.options import Constraint
 from llm_local.service import Caller, Work
 
-USER = Caller("local")
+USER = Caller("local", is_admin=True)
 HI = [{"role": "user", "content": "Hi"}]
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": SCHEMA}}

@@ -240,6 +240,9 @@ def _tool(body: ToolBody) -> ToolDefinition:
 def _shared(body: RunBody, caller: Caller) -> dict[str, Any]:
     if body.priority > 0 and not caller.is_admin:
         raise AccessDenied("A priority above 0 needs a key with the role admin.", "Leave it out.")
+    if body.keep_alive_s is not None and not caller.is_admin:
+        # it holds for everybody: 0 would take the model away, -1 would keep others out
+        raise AccessDenied("keep_alive_s needs a key with the role admin.", "Leave it out.")
     return {
         "model": body.model,
         "keep_alive_s": body.keep_alive_s,

@@ -55,7 +55,7 @@ async def embed(request: Request) -> Response:
         "load_duration": nanoseconds(found.load_s),
         "prompt_eval_count": found.prompt_tokens,
     }
-    return await large_json_response(answer, headers=_headers(body, found), media_type=JSON)
+    return await large_json_response(answer, headers=_headers(request, body, found), media_type=JSON)
 
 
 @router.post("/embeddings", openapi_extra=json_body(OllamaEmbeddings, text=_EMBEDDINGS))
@@ -68,7 +68,7 @@ async def embeddings(request: Request) -> Response:
     texts = [body.prompt] if body.prompt else []
     found = await until_gone(request, _embedded(request, body, texts, None, truncate=True))
     vector = list(found.vectors[0]) if found.vectors else []
-    return json_response({"embedding": vector}, headers=_headers(body, found), media_type=JSON)
+    return json_response({"embedding": vector}, headers=_headers(request, body, found), media_type=JSON)
 
 
 def texts_of(given: Any) -> list[str]:
@@ -101,6 +101,7 @@ async def _embedded(
 ) -> EmbeddedTexts:
     service, caller = service_of(request), caller_of(request)
     stays_s = keep_alive_s(body.keep_alive)
+    stays_s = stays_s if caller.is_admin else None  # it holds for everybody
     with in_ollama_words(body.model, "embed"):
         model = await resolved_name(service, body.model)
         # to load it a model is given a text of its own, since one may embed that does not write
@@ -111,8 +112,10 @@ async def _embedded(
     return found if texts else EmbeddedTexts(found.model, (), (), (), found.load_s, 0.0)
 
 
-def _headers(body: OllamaEmbed | OllamaEmbeddings, found: EmbeddedTexts) -> dict[str, str]:
-    without_effect = ("options",) if body.options else ()
+def _headers(request: Request, body: OllamaEmbed | OllamaEmbeddings, found: EmbeddedTexts) -> dict[str, str]:
+    without_effect = ["options"] if body.options else []
+    if body.keep_alive is not None and not caller_of(request).is_admin:
+        without_effect.append("keep_alive")
     headers = ignored_header(ignored_names(body, *without_effect))
     if any(found.truncated_tokens):
         headers[TRIMMED_HEADER] = f"tokens={sum(found.truncated_tokens)}"

@@ -121,7 +121,7 @@ async def _begin(request: Request, body: OllamaGenerate | OllamaChat, began: flo
         began,
         warnings=warnings_of(asked.options, reply.info.context_length, trimmed, reply.notices),
         keeps_context=isinstance(body, OllamaGenerate) and not body.raw,
-        ignored=ignored_fields(body, asked.options),
+        ignored=(*asked.ignored, *ignored_fields(body, asked.options)),
     )
 
 

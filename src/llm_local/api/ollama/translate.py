@@ -27,7 +27,8 @@ _LEVELS: Final[dict[str, Think]] = {"low": "low", "medium": "medium", "high": "h
 class Asked:
     """A request with what it says already read: who asks, which model under our name, and the options.
 
-    `card` is what the model's files tell, where the request says something that depends on it.
+    `card` is what the model's files tell, where the request says something that depends on it. `ignored`: fields that
+    only admins may use. Clients send `keep_alive` with everything, and it holds for everybody who uses the model.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class Asked:
         self.model = model
         self.card = card
         self.options: ReadOptions = read_options(body.options, capped=capped)
-        self.keep_alive_s = keep_alive_s(body.keep_alive)
+        stays_s = keep_alive_s(body.keep_alive)
+        self.keep_alive_s = stays_s if caller.is_admin else None
+        self.ignored = () if caller.is_admin or stays_s is None else ("keep_alive",)
 
 
 def only_loads(body: OllamaGenerate | OllamaChat) -> bool:
