@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from chat.chatting import make_archive, make_model, make_session, run, said
+from chat.chatting import FailingArchive, make_archive, make_model, make_session, run, said
 from llm_local.chat.command_table import BUILT_IN, command_table, commands_markdown
 from llm_local.chat.commands import Call, Command, CommandContext, CommandTable, Question
 from llm_local.chat.compare import Comparison
@@ -15,7 +15,7 @@ from llm_local.chat.completion import complete
 from llm_local.chat.models import ToolOffer
 from llm_local.chat.outcomes import Ask, Cleared, Compared, Copied, Edit, Leave, Reply, Said, Shown, Text
 from llm_local.conversations.transcript import from_json
-from llm_local.errors import ConversationNotFound, InvalidRequest, LocalLLMError, ModelNotFound
+from llm_local.errors import ConversationNotFound, InvalidRequest, LocalLLMError, ModelNotFound, StorageError
 
 
 class Chat:
@@ -492,3 +492,19 @@ def test_completion(chat):
         assert chat.candidates(line) == []
     replaced = complete("/read notebooks/../no", chat.context)[0]
     assert (replaced.text, replaced.replaces) == ("notebooks/", 2)
+
+
+def test_what_is_kept_of_a_conversation_that_could_not_be_saved_is_not_called_all_of_it(tmp_path):
+    archive = FailingArchive(make_archive(tmp_path))
+    chat = Chat(make_session("One.", "Two.", "Three.", archive=archive))
+    chat.do("a")
+    archive.full = True
+    chat.do("b")
+    with pytest.raises(StorageError):
+        chat.do("/new")
+    assert (
+        chat.do("/new").lines[0].startswith("Only what was saved of the conversation so far is kept: /load ")
+    )
+    archive.full = False
+    chat.do("c")
+    assert chat.do("/clear").lines[0].startswith("The conversation so far is kept: /load ")

@@ -601,6 +601,21 @@ def test_what_is_not_stored_is_not_left_unasked(tmp_path):
     assert len(archive.messages(first)) == 2
 
 
+def test_leaving_tries_a_last_time_and_says_what_is_lost(tmp_path):
+    archive = FailingArchive(make_archive(tmp_path))
+    session = make_session("One.", "Two.", archive=archive)
+    assert session.leave() == ()
+    run(session.ask("a"))
+    archive.full = True
+    run(session.ask("b"))
+    assert "not saved" in session.leave()[0]
+    archive.full = False
+    assert session.leave() == ("This conversation is saved again.",)
+    assert [one[:2] for one in stored(archive, session)] == said(session)
+    assert session.leave() == ()
+    assert make_session().leave() == ()
+
+
 def test_a_fork_of_what_is_stored_in_part_has_all_of_it(tmp_path):
     archive = FailingArchive(make_archive(tmp_path))
     session = make_session("One.", "Two.", archive=archive)

@@ -499,6 +499,7 @@ def test_a_folder_that_cannot_be_written_is_told() -> None:
             with as_nobody(), pytest.raises(StorageError, match="Permission denied") as caught:
                 ConversationStore.open(place)
             assert str(folder) in str(caught.value)
+            assert "permissions" in caught.value.hint and "space" not in caught.value.hint
             assert exit_code(caught.value) == 6
         assert list(folder.iterdir()) == []
         folder.chmod(0o700)

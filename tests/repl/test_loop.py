@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from chat.chatting import make_archive
+from chat.chatting import FailingArchive, make_archive
 from llm_local.errors import EngineError, InvalidRequest, StorageError
 from llm_local.repl.loop import TWICE_S
 from llm_local.terminal.chat_signals import Ended
@@ -252,3 +253,13 @@ def test_models_are_compared_one_after_the_other() -> None:
     shown = chat.stdout.text
     assert shown.index("One.") < shown.index("Two.") < shown.index("Three.") < shown.index("tokens/s")
     assert "1 of 2" in chat.stderr.text and "2 of 2" in chat.stderr.text
+
+
+def test_leaving_with_what_is_not_saved_says_so(tmp_path: Path) -> None:
+    archive: Any = FailingArchive(make_archive(tmp_path))
+    archive.full = True
+    chat = Chat("Hi", replies=["Hello."], archive=archive)
+    assert chat.run() == 0
+    assert chat.stderr.text.endswith("The conversation is not saved whole, and is lost so far.\n")
+    after = chat.input.contexts[-1].status
+    assert after is not None and not after.is_stored

@@ -41,24 +41,26 @@ def _leave(context: CommandContext, arguments: str) -> Outcome:
     return Leave()
 
 
-def _stored_line(session: ChatSession) -> tuple[str, ...]:
-    """How to come back to the conversation that is left."""
-    conversation = session.conversation
-    if conversation is None or not session.num_turns:
-        return ()
-    return (f"The conversation so far is kept: /load {conversation.id[:8]}",)
+def _begin_anew(session: ChatSession) -> tuple[str, ...]:
+    """Leave the conversation; gives how to come back to it, where that can be."""
+    conversation, num_turns = session.conversation, session.num_turns
+    session.new()
+    begins = "A new conversation begins."
+    if conversation is None or not num_turns:
+        return (begins,)
+    # the leaving has tried a last time to store it
+    what = (
+        "The conversation so far" if session.is_stored else "Only what was saved of the conversation so far"
+    )
+    return (f"{what} is kept: /load {conversation.id[:8]}", begins)
 
 
 def _new(context: CommandContext, arguments: str) -> Outcome:
-    lines = _stored_line(context.session)
-    context.session.new()
-    return Said((*lines, "A new conversation begins."))
+    return Said(_begin_anew(context.session))
 
 
 def _clear(context: CommandContext, arguments: str) -> Outcome:
-    lines = _stored_line(context.session)
-    context.session.new()
-    return Cleared((*lines, "A new conversation begins."))
+    return Cleared(_begin_anew(context.session))
 
 
 def _history(context: CommandContext, arguments: str) -> Outcome:

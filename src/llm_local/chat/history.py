@@ -83,6 +83,19 @@ class History:
         self._let_go()
         self._begin_anew()
 
+    def leave(self) -> tuple[str, ...]:
+        """The chat ends: try a last time to store what is not stored; gives lines that people should see."""
+        self._settle()
+        if self.archive is None or self._saver.is_stored or not self.num_turns:
+            return ()
+        self._saver.sync(self._entries, self._model_ref)
+        notices = self._saver.take_notices()
+        return (
+            notices
+            if self._saver.is_stored
+            else ("The conversation is not saved whole, and is lost so far.",)
+        )
+
     def load(self, transcript: Transcript) -> tuple[str, ...]:
         """Begin another conversation with these messages; gives lines that people should see.
 

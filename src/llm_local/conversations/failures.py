@@ -52,8 +52,10 @@ def explain_os(error: OSError, path: Path) -> StorageError:
     where = error.filename or path
     if error.errno == errno.ELOOP:
         return StorageError(f"{where} is a link, and is not followed.", "Remove it.")
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    hint = "Free some space" if is_full else "Look at the folder's permissions"
     return StorageError(
-        f"Conversations cannot be kept in {where}: {reason}.", "Free some space, or set LLM_LOCAL_HOME."
+        f"Conversations cannot be kept in {where}: {reason}.", f"{hint}, or set LLM_LOCAL_HOME."
     )
 
 

@@ -71,6 +71,8 @@ class ChatLoop:
                 if code is None:
                     code = self._signals.code
                 if code is not None:
+                    for notice in self._session.leave():
+                        self._front.view.notice(notice)
                     return code
 
     def status(self) -> ChatStatus:
@@ -86,7 +88,7 @@ class ChatLoop:
             num_turns=session.num_turns,
             tokens_per_s=speeds[0] if speeds else None,
             title="" if conversation is None else conversation.title,
-            is_stored=session.archive is not None,
+            is_stored=session.is_stored,
         )
 
     def _turn(self) -> int | None:
