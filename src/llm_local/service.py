@@ -193,7 +193,7 @@ class Service:
         A model made for embeddings compares vectors; one that writes is asked about each document, and the score is the
         probability that it says yes.
         """
-        embeds = await self._shelf.is_for_embeddings(model)
+        embeds = await self._shelf.is_for_embeddings(None if model is None else self.told_name(model))
         return await self._judge.rerank(Demand(caller, model, embeds=embeds), query, documents, top_n)
 
     def told_name(self, model: str | None) -> str:

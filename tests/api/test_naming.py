@@ -64,11 +64,17 @@ def test_what_stands_in_for_the_default_is_called_by_its_own_name_in_every_diale
     default = away.app.state.service.config.model_id
     assert default != "starter"
     for path, body in BODIES.items():
-        named = {} if path == "/rerank" else {"model": default}  # that looks for the files first
-        answer = away.ask("POST", path, {**named, **body})
+        answer = away.ask("POST", path, {"model": default, **body})
         assert answer.status == 200, (path, answer.body)
         assert answer.json()["model"] == "starter", path
     reply = away.ask("POST", "/v1/chat/completions", {"model": default, **BODIES["/v1/chat/completions"]})
     assert any(default in warning for warning in reply.json()["warnings"])
+    switches: dict[str, dict[str, Any]] = {
+        "/v1/chat/completions": {"reasoning_effort": "none"},
+        "/v1/messages": {"thinking": {"type": "disabled"}},
+    }
+    for path, switch in switches.items():  # which asks what the model is able to
+        answer = away.ask("POST", path, {"model": default, **BODIES[path], **switch})
+        assert answer.status == 200, answer.body
     native = away.ask("POST", "/generate", BODIES["/generate"]).json()
     assert native["model"] == "starter" and any(default in notice for notice in native["notices"])

@@ -189,6 +189,9 @@ class Thoughtless(FakeService):
             raise InvalidRequest("There is no switch.", param="think")
         return await super().begin(work)
 
+    def told_name(self, model: str | None) -> str:
+        return model or "m"
+
     async def show(self, model: str | None) -> Any:
         return SimpleNamespace(card=SimpleNamespace(capabilities=SimpleNamespace(thinking=self.thinking)))
 

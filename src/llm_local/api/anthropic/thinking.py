@@ -49,5 +49,5 @@ async def _lost(service: Service, work: Work, fields: tuple[str, ...]) -> tuple[
 
 async def _reasons(service: Service, work: Work) -> bool:
     """Whether a model may reason; nobody knows where its files do not tell."""
-    card = (await service.show(work.model)).card
+    card = (await service.show(service.told_name(work.model))).card
     return card is None or bool(card.capabilities.thinking)

@@ -148,7 +148,7 @@ async def _begin(service: Service, work: Work, n: int) -> tuple[Sequence[ServedR
 
 async def _reasons(service: Service, work: Work) -> bool:
     """Whether a model may reason; nobody knows where its files do not tell."""
-    card = (await service.show(work.model)).card
+    card = (await service.show(service.told_name(work.model))).card
     return card is None or bool(card.capabilities.thinking)
 
 
