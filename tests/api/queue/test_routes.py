@@ -437,6 +437,24 @@ def test_a_refused_request_may_come_again_with_its_key(client, service) -> None:
     client.run(play())
 
 
+def test_one_that_failed_later_is_tried_anew_under_its_key(client, service) -> None:
+    key = {"idempotency-key": "k"}
+
+    async def play() -> None:
+        ids = []
+        for last in (EngineError("It broke."), FINISH):
+            adding = asyncio.create_task(client.call("POST", "/queue/add", HELLO, key))
+            await settled()
+            await service.replies[-1].say()
+            ids.append((await adding).json()["id"])
+            await service.replies[-1].say(last)
+            await settled()
+        assert len(set(ids)) == 2
+        assert [(await shown(client, one))["status"] for one in ids] == ["failed", "finished"]
+
+    client.run(play())
+
+
 @pytest.mark.parametrize("keys", [("",), ("k" * 256,), ("a b",), ("k", "k"), ("\u00fc",)])
 def test_keys_of_retries_have_bounds(client, keys) -> None:
     answer = client.ask("POST", "/queue/add", HELLO, [("idempotency-key", one) for one in keys])

@@ -94,9 +94,7 @@ class Jobs:
     def forget(self, job: Job) -> None:
         """Know it no more. Harmless when repeated."""
         self._jobs.pop(job.id, None)
-        if job.retry is not None:
-            self._retries.pop((job.retry.owner, job.retry.key), None)
-            job.retry = None
+        self._free_key(job)
         timer = self._ended.pop(job.id, None)
         if timer is not None:
             timer.cancel()
@@ -116,11 +114,18 @@ class Jobs:
         """It has ended: keep it for a while, and as long as there is room."""
         if job.id not in self._jobs:
             return
+        if job.status == "failed":
+            self._free_key(job)  # who tries again wants another try, not the old failure
         self._ended[job.id] = asyncio.get_running_loop().call_later(self._kept_s, self.forget, job)
         self._trim(
             [one for one in self._ended if self._jobs[one].owner == job.owner], MAX_KEPT, MAX_KEPT_BYTES
         )
         self._trim(list(self._ended), MAX_KEPT_BY_ALL, MAX_KEPT_BYTES_BY_ALL)
+
+    def _free_key(self, job: Job) -> None:
+        if job.retry is not None:
+            del self._retries[job.retry.owner, job.retry.key]
+            job.retry = None
 
     def _trim(self, ended: list[str], most: int, most_bytes: int) -> None:
         """Forget the first of those until the others keep the bounds."""
