@@ -91,7 +91,9 @@ def test_a_hub_variable_that_would_have_no_effect_is_reported(env_file: Path) ->
 
 
 def test_keys_of_other_programs_are_left_alone(env_file: Path) -> None:
-    foreign = "DATABASE_URL SECRET_KEY DEBUG PORT MODEL_DIR OPENAI_API_KEY NODE_ENV TZ PATH REDIS_HOST".split()
+    foreign = (
+        "DATABASE_URL SECRET_KEY DEBUG PORT MODEL_DIR OPENAI_API_KEY NODE_ENV TZ PATH REDIS_HOST".split()
+    )
     assert read(env_file, "".join(f"{key}=x\n" for key in foreign)) == ({}, ())
 
 

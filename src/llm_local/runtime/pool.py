@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from llm_local.config import Config
-from llm_local.errors import Busy, EngineError, InvalidRequest, LocalLLMError
+from llm_local.errors import Busy, EngineError, InvalidRequest, LocalLLMError, ModelNotFound
 from llm_local.runtime.answers import KnownModel, Readiness
 from llm_local.runtime.crashes import CrashRecord
 from llm_local.runtime.leases import Lease, Loading, Resident
@@ -72,15 +72,26 @@ class ModelPool:
     ) -> Lease:
         """The model of that name, loaded where it is not; None is the service's own. `retry` ends a quarantine.
 
+        Where the service's own is not here and another stands in for it, that one is for those who name none.
+
         Raises:
             LocalLLMError: there is no such model here, it cannot be loaded, or it can never fit the memory.
         """
         if keep_alive_s is not None and math.isnan(keep_alive_s):
             raise InvalidRequest("keep_alive is not a number.", param="keep_alive")
         wanted = wanted_model(self._config, name, embeds=embeds)
-        key, began = wanted.key, self._clock()
         if retry:
-            self._crashes.forgive(key)
+            self._crashes.forgive(wanted.key)
+        lease = await self._leased(wanted, keep_alive_s)
+        if name is not None and lease.resident.stands_in:
+            lease.release()
+            raise ModelNotFound(
+                f"{wanted.name} is not on this machine.", f"Fetch it with `llm-local pull {wanted.name}`."
+            )
+        return lease
+
+    async def _leased(self, wanted: WantedModel, keep_alive_s: float | None) -> Lease:
+        key, began = wanted.key, self._clock()
         while True:
             self._check_open()
             self._crashes.check(key, wanted.name)

@@ -144,7 +144,9 @@ class Shelf:
                     outcome = error.with_traceback(None)
                 except _Unfollowed:
                     if pull.followers <= 0:  # else somebody came just then
-                        outcome = HubUnavailable(f"The download of {key[0]} was stopped.", "Ask for it again.")
+                        outcome = HubUnavailable(
+                            f"The download of {key[0]} was stopped.", "Ask for it again."
+                        )
         finally:
             del self._pulls[key]
         pull.end(outcome)

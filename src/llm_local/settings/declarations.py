@@ -213,7 +213,10 @@ class Settings:
         "Chat",
     )
     chat_show_thinking: bool = _setting(
-        False, SWITCH, "In a chat, show the model's reasoning, as --show-thinking does; false hides it.", "Chat"
+        False,
+        SWITCH,
+        "In a chat, show the model's reasoning, as --show-thinking does; false hides it.",
+        "Chat",
     )
     api_host: str = _setting("127.0.0.1", HOST, "Address the API server listens on.", "Server", flag="--host")
     api_port: int = _setting(
