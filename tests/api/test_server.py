@@ -19,6 +19,8 @@ import pytest
 from api import fake_server
 from api.live_server import SOURCE, LiveServer, free_port, running_server
 from llm_local.cli.main import main
+from llm_local.errors import HubUnavailable
+from llm_local.terminal.exit_codes import exit_code
 
 SCRIPT = Path(fake_server.__file__)
 
@@ -210,6 +212,18 @@ def test_it_can_run_in_the_background(tmp_path: Path) -> None:
     finally:
         stopped = _llm_local(environment, "stop", str(port), "--timeout", "60")
     assert f"stopped the server on port {port}" in stopped.stdout
+    assert not _listens(port)
+
+
+def test_a_model_that_cannot_be_had_is_said_by_who_detaches(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OFFLINE", "1")
+    port, log = free_port(), tmp_path / "log"
+    words = ["--detach", "--port", str(port), "--log-file", str(log), "--model", "no/such"]
+    assert main(["serve", *words]) == exit_code(HubUnavailable(""))
+    said = capfd.readouterr()
+    assert said.out == "" and "no/such" in said.err
     assert not _listens(port)
 
 

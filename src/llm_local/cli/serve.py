@@ -22,6 +22,7 @@ from llm_local.terminal.streams import AnswerWriter, Messages
 __all__ = ["add_flags", "run"]
 
 _START_S: Final = 60.0
+_SETTLE_S: Final = 3.0
 _POLL_S: Final = 0.1
 _TAIL_BYTES: Final = 2000
 
@@ -79,7 +80,7 @@ def _detach(args: argparse.Namespace, answer: AnswerWriter, messages: Messages) 
             start_new_session=True,
         )
     server = _wait(child)
-    if server is None:
+    if server is None or not _settles(child):
         for line in _last_lines(path, before):
             messages.note(line)
         if child.poll() is None:
@@ -106,6 +107,16 @@ def _wait(child: subprocess.Popen[bytes]) -> RunningServer | None:
             return found
         time.sleep(_POLL_S)
     return None
+
+
+def _settles(child: subprocess.Popen[bytes]) -> bool:
+    """False when the server ends soon after it began to listen: most models that cannot be had are known by then."""
+    end = time.monotonic() + _SETTLE_S
+    while time.monotonic() < end and child.poll() is None:
+        if any(one.model is not None for one in running_servers() if one.pid == child.pid):
+            return True
+        time.sleep(_POLL_S)
+    return child.poll() is None
 
 
 def _log_path(port: int) -> Path:
