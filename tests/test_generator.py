@@ -196,6 +196,19 @@ def test_what_fits_is_not_trimmed_and_what_cannot_is_refused():
     assert caught.value.prompt_tokens > 200, "the message tells of the whole prompt"
 
 
+def test_old_turns_go_before_a_reply_is_cut_short():
+    generator, _ = make_generator(context_length=800)
+    history = [Message("user", "x" * 300), Message("assistant", "y" * 380), *HELLO]
+    refusing = generator.prepare_chat(history)
+    assert 32 <= refusing.options.max_new_tokens < 100, "it fits, but for a short reply only"
+    trimming = generator.prepare_chat(history, policy="trim-oldest")
+    assert trimming.trimmed is not None
+    assert trimming.options.max_new_tokens >= 100
+    alone = generator.prepare_chat([Message("user", "x" * 700)], policy="trim-oldest")
+    assert alone.trimmed is None, "where no old turn is left, a short reply is better than none"
+    assert 32 <= alone.options.max_new_tokens < 100
+
+
 @pytest.mark.parametrize("prepare", ["text", "chat"])
 def test_nothing_to_answer_is_an_invalid_request(prepare):
     generator, _ = make_generator()

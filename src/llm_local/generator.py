@@ -31,7 +31,7 @@ from llm_local.messages import Message, ToolDefinition, check_text
 from llm_local.model_loader import LoadedModel
 from llm_local.options import GenerationOptions
 from llm_local.specs import EngineOptions
-from llm_local.text.fit import ContextPolicy, trim_in_steps
+from llm_local.text.fit import MIN_REPLY_TOKENS, ContextPolicy, fair_reply_tokens, trim_in_steps
 from llm_local.text.reply_format import ReplyFormat
 from llm_local.text.templates import ChatTemplate, RenderedPrompt
 
@@ -111,17 +111,13 @@ class TextGenerator:
         render = partial(self._template.render, tools=tools, think=options.think, goes_on=goes_on)
         prepare = partial(self._prepare, options=options, tools=tools, explicit=reserve_explicit)
         whole = render(messages)
-        try:
-            return prepare(whole)
-        except ContextLengthExceeded as error:
-            if policy == "refuse":
-                raise
-            kept = trim_in_steps(messages, lambda part: len(render(part).token_ids), error)
-            if kept is None:
-                raise
-        rendered = render(kept)
-        trimmed = ContextTrimmed(len(messages) - len(kept), len(whole.token_ids) - len(rendered.token_ids))
-        return dataclasses.replace(prepare(rendered), trimmed=trimmed)
+        if policy == "trim-oldest":  # rather than that the answer is cut short
+            try:
+                fair = fair_reply_tokens(self._loaded.info.context_length)
+                return _trimmed(messages, whole, render, partial(prepare, least=fair))
+            except ContextLengthExceeded:
+                return _trimmed(messages, whole, render, prepare)
+        return prepare(whole)
 
     def prepare_text(
         self,
@@ -294,6 +290,25 @@ class TextGenerator:
         tools: Sequence[ToolDefinition] = (),
         *,
         explicit: bool,
+        least: int = MIN_REPLY_TOKENS,
     ) -> PreparedRequest:
         window = self._loaded.info.context_length
-        return make_ready(rendered, options, tools, window, explicit=explicit)
+        return make_ready(rendered, options, tools, window, explicit=explicit, least=least)
+
+
+def _trimmed(
+    messages: Sequence[Message],
+    whole: RenderedPrompt,
+    render: Callable[[Sequence[Message]], RenderedPrompt],
+    prepare: Callable[[RenderedPrompt], PreparedRequest],
+) -> PreparedRequest:
+    """All of the messages, or without the oldest where these do not fit."""
+    try:
+        return prepare(whole)
+    except ContextLengthExceeded as error:
+        kept = trim_in_steps(messages, lambda part: len(render(part).token_ids), error)
+        if kept is None:
+            raise
+    rendered = render(kept)
+    trimmed = ContextTrimmed(len(messages) - len(kept), len(whole.token_ids) - len(rendered.token_ids))
+    return dataclasses.replace(prepare(rendered), trimmed=trimmed)

@@ -9,7 +9,7 @@ from llm_local.errors import InvalidRequest
 from llm_local.events import Channel, ContextTrimmed
 from llm_local.messages import ToolDefinition
 from llm_local.options import GenerationOptions
-from llm_local.text.fit import fit
+from llm_local.text.fit import MIN_REPLY_TOKENS, fit
 from llm_local.text.templates import RenderedPrompt
 
 __all__ = ["PreparedRequest", "make_ready"]
@@ -42,8 +42,9 @@ def make_ready(
     context_length: int,
     *,
     explicit: bool,
+    least: int = MIN_REPLY_TOKENS,
 ) -> PreparedRequest:
-    """A rendered prompt with its options; `explicit` says that the caller chose `max_new_tokens`.
+    """A rendered prompt with its options; `explicit` and `least` are those of `text.fit.fit`.
 
     Raises:
         InvalidRequest: the prompt has no tokens.
@@ -51,7 +52,7 @@ def make_ready(
     """
     if not rendered.token_ids:
         raise InvalidRequest("The prompt is empty.", "Give at least one token.", param="prompt")
-    cap = fit(len(rendered.token_ids), options.max_new_tokens, context_length, explicit=explicit)
+    cap = fit(len(rendered.token_ids), options.max_new_tokens, context_length, explicit=explicit, least=least)
     return PreparedRequest(
         prompt_text=rendered.text,
         prompt_ids=rendered.token_ids,

@@ -8,26 +8,39 @@ from typing import Final, Literal
 from llm_local.errors import ContextLengthExceeded
 from llm_local.messages import Message
 
-__all__ = ["ContextPolicy", "fit", "trim_in_steps", "trim_oldest"]
+__all__ = ["MIN_REPLY_TOKENS", "ContextPolicy", "fair_reply_tokens", "fit", "trim_in_steps", "trim_oldest"]
 
 ContextPolicy = Literal["refuse", "trim-oldest"]
 
 # A default cap may shrink to what is left of the window, but a reply shorter than this is no use.
-MIN_REPLY_TOKENS = 32
+MIN_REPLY_TOKENS: Final = 32
 # Of a conversation that is too long a multiple of this part of the window goes.
 _STEPS_IN_WINDOW: Final = 4
+_REPLIES_IN_WINDOW: Final = 8
 
 
-def fit(prompt_tokens: int, max_new_tokens: int | None, context_length: int, *, explicit: bool) -> int:
+def fair_reply_tokens(context_length: int) -> int:
+    """The least room for a reply where old turns may go instead: an eighth of the window."""
+    return max(MIN_REPLY_TOKENS, context_length // _REPLIES_IN_WINDOW)
+
+
+def fit(
+    prompt_tokens: int,
+    max_new_tokens: int | None,
+    context_length: int,
+    *,
+    explicit: bool,
+    least: int = MIN_REPLY_TOKENS,
+) -> int:
     """How many new tokens a request may sample: `max_new_tokens`, or what the window leaves.
 
     A cap the caller chose (`explicit`) is a promise and must fit whole. A default cap shrinks to the room there
-    is, which the finish reason "length" then reports.
+    is, but not below `least`, which the finish reason "length" then reports.
 
     Raises:
         ContextLengthExceeded: the prompt and its reserve do not fit; nothing is ever cut to make them fit.
     """
-    least = min(MIN_REPLY_TOKENS, max(1, context_length // 4))
+    least = min(least, max(1, context_length // 4))
     room = context_length - prompt_tokens
     if max_new_tokens is None:
         reserve, cap = least, room
