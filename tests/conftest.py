@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +32,13 @@ for _name in _OUTSIDE:
     os.environ.pop(_name, None)
 os.environ["HF_HOME"] = str(Path(tempfile.gettempdir()) / "llm-local-tests-have-no-hub-cache")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+# What nohup, or a shell without job control, ignores for us is ignored by the programs that tests start, which are to
+# react to it. A handler is not inherited.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 # Every setting of llm-local under each of its names, and what changes how a terminal program speaks.
 _SETTINGS = [key for setting in SETTINGS.values() for key in (setting.name.upper(), *setting.aliases)]
