@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ import pytest
 from llm_local.errors import McpServerError
 from llm_local.tools import mcp_process
 from llm_local.tools.mcp_client import McpServer, open_server
+from llm_local.tools.mcp_connection import Connection
 from llm_local.tools.tool import ToolFailure
 
 SERVERS = str(Path(__file__).parent / "mcp_hostile_servers.py")
@@ -82,6 +84,24 @@ def test_a_server_that_does_not_start(command: list[str], message: str) -> None:
         pass
     assert message in str(caught.value)
     assert time.monotonic() - began < 30
+
+
+def test_one_whose_loop_has_just_closed_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the end of its loop and the end of its thread there is a moment, which this makes long."""
+    run, over, may_end = asyncio.run, threading.Event(), threading.Event()
+
+    def linger(living: Coroutine[None, None, None]) -> None:
+        run(living)
+        over.set()
+        may_end.wait(10)
+
+    monkeypatch.setattr(asyncio, "run", linger)
+    connection = Connection(["/"], {})
+    with pytest.raises(McpServerError):
+        connection.open(10)
+    assert over.wait(10)
+    threading.Timer(0.1, may_end.set).start()
+    connection.close()
 
 
 def test_a_banner_is_passed_over() -> None:

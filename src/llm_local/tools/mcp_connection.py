@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -88,8 +89,11 @@ class Connection:
         if self._thread.ident is None:
             return
         try:
-            if self._loop is not None and self._thread.is_alive():
-                self._loop.call_soon_threadsafe(self._leave)
+            if self._loop is not None:
+                with contextlib.suppress(
+                    RuntimeError
+                ):  # it is closed already, a moment before its thread ends
+                    self._loop.call_soon_threadsafe(self._leave)
             self._thread.join(4 * EXIT_GRACE_S + _SLACK_S)
         finally:
             if self._process is not None and self._thread.is_alive():  # Ctrl-C, or a loop that is stuck
