@@ -326,3 +326,23 @@ def _content(data: bytes, asked: Mapping[str, str]) -> tuple[int, dict[str, str]
         return 416, {**headers, "Content-Range": f"bytes */{len(data)}"}, b"", data
     headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
     return 206, headers, data[start:end], data
+
+
+SLOW_MODEL = "org/model"
+SLOW_WEIGHTS = "model.safetensors"
+
+
+@contextmanager
+def slow_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub that the settings name, with `SLOW_MODEL` and a line slow enough for a download to be followed."""
+    with running_hub() as hub:
+        header = b'{"w":{"dtype":"F32","shape":[500000],"data_offsets":[0,2000000]}}'
+        files = {
+            "config.json": b'{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}',
+            "tokenizer.json": b"{}",
+            SLOW_WEIGHTS: len(header).to_bytes(8, "little") + header + bytes(2_000_000),
+        }
+        hub.add(SLOW_MODEL, files)
+        hub.bytes_per_s = 8_000_000
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,3 +130,29 @@ def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer
     """The server that all modules share. Leave it as it was: no keys, the starter model loaded."""
     with running_server(tmp_path_factory.mktemp("live_server")) as server:
         yield server
+
+
+def request_bytes(
+    method: str, path: str, body: object = None, host: str = "localhost", extra: str = ""
+) -> bytes:
+    """A request as it goes over a socket; `extra` are whole header lines."""
+    raw = b"" if body is None else json.dumps(body).encode()
+    head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(raw)}\r\n{extra}\r\n"
+    return head.encode() + raw
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """What comes until the other side closes."""
+    found = b""
+    while data := connection.recv(65536):
+        found += data
+    return found
+
+
+def wait_for(condition: Callable[[], bool], patience_s: float = 20.0) -> float:
+    """Seconds until it came true."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < patience_s, "it did not come true"
+        time.sleep(0.01)
+    return time.monotonic() - began

@@ -6,39 +6,14 @@ import contextlib
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable
 
 import pytest
 
-from api.live_server import LiveServer
+from api.live_server import LiveServer, read_all, request_bytes, wait_for
 
 HELLO = {"messages": [{"role": "user", "content": "Hello!"}], "max_new_tokens": 12, "temperature": 0}
 # A reply that cannot end early: the model would rather stop.
 LONG = {"prompt": "canary", "max_new_tokens": 400, "constraint": {"kind": "regex", "value": "(a|b|c){2000}"}}
-
-
-def request_bytes(
-    method: str, path: str, body: object = None, host: str = "localhost", extra: str = ""
-) -> bytes:
-    raw = b"" if body is None else json.dumps(body).encode()
-    head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(raw)}\r\n{extra}\r\n"
-    return head.encode() + raw
-
-
-def read_all(connection: socket.socket) -> bytes:
-    found = b""
-    while data := connection.recv(65536):
-        found += data
-    return found
-
-
-def wait_for(condition: Callable[[], bool], patience_s: float = 20.0) -> float:
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < patience_s, "it did not come true"
-        time.sleep(0.02)
-    return time.monotonic() - began
 
 
 def slots_in_use(server: LiveServer) -> float:

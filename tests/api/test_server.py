@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -11,39 +10,18 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from api import fake_server
-from api.live_server import SOURCE, LiveServer, free_port, running_server
+from api.live_server import SOURCE, LiveServer, free_port, read_all, request_bytes, running_server, wait_for
 from llm_local.cli.main import main
 from llm_local.errors import HubUnavailable
 from llm_local.terminal.exit_codes import exit_code
 
 SCRIPT = Path(fake_server.__file__)
-
-
-def post(path: str, body: object, extra: str = "") -> bytes:
-    raw = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(raw)}\r\n{extra}\r\n"
-    return head.encode() + raw
-
-
-def read_all(connection: socket.socket) -> bytes:
-    found = b""
-    while data := connection.recv(65536):
-        found += data
-    return found
-
-
-def wait_for(condition: Callable[[], bool], patience_s: float = 10.0) -> float:
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < patience_s, "it did not come true"
-        time.sleep(0.01)
-    return time.monotonic() - began
 
 
 def open_replies(server: LiveServer) -> int:
@@ -61,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 )
 def test_a_reader_that_leaves_ends_its_reply(server: LiveServer, path: str, prompt: str) -> None:
     with server.connect() as connection:
-        connection.sendall(post(path, {"prompt": prompt}))
+        connection.sendall(request_bytes("POST", path, {"prompt": prompt}))
         wait_for(lambda: open_replies(server) == 1)
     wait_for(lambda: open_replies(server) == 0, 5)
     wait_for(lambda: any(one.get("status") == 499 for one in server.records()))
@@ -69,7 +47,7 @@ def test_a_reader_that_leaves_ends_its_reply(server: LiveServer, path: str, prom
 
 def test_a_silent_stream_is_kept_alive(server: LiveServer) -> None:
     with server.connect() as connection:
-        connection.sendall(post("/generate/stream", {"prompt": "silent"}))
+        connection.sendall(request_bytes("POST", "/generate/stream", {"prompt": "silent"}))
         found = b""
         while found.count(b": ping\n\n") < 2:
             found += connection.recv(4096)
@@ -81,7 +59,7 @@ def test_a_reader_that_takes_nothing_is_cut_off_and_costs_the_others_nothing(ser
     stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     stuck.connect(("127.0.0.1", server.port))
     with stuck:
-        stuck.sendall(post("/generate/stream", {"prompt": "flood"}))
+        stuck.sendall(request_bytes("POST", "/generate/stream", {"prompt": "flood"}))
         wait_for(lambda: open_replies(server) == 1)
         assert server.ask("POST", "/generate", {"prompt": "x"})[0] == 200
         wait_for(lambda: open_replies(server) == 0, fake_server.SEND_S + 5)
@@ -116,8 +94,8 @@ def test_a_drip_of_a_head_does_not_prolong_it(server: LiveServer) -> None:
 def test_a_termination_lets_answers_finish_and_says_so_to_those_that_do_not(tmp_path: Path) -> None:
     with running_server(tmp_path, script=SCRIPT, GRACE_S="1") as server, contextlib.ExitStack() as stack:
         streamed, whole, idle = (stack.enter_context(server.connect()) for _ in range(3))
-        streamed.sendall(post("/generate/stream", {"prompt": "slow"}))
-        whole.sendall(post("/generate", {"prompt": "silent"}))
+        streamed.sendall(request_bytes("POST", "/generate/stream", {"prompt": "slow"}))
+        whole.sendall(request_bytes("POST", "/generate", {"prompt": "silent"}))
         idle.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         wait_for(lambda: open_replies(server) == 2)
         began = time.monotonic()
@@ -141,7 +119,7 @@ def test_a_termination_lets_answers_finish_and_says_so_to_those_that_do_not(tmp_
 
 def test_a_request_that_was_begun_is_still_answered(tmp_path: Path) -> None:
     with running_server(tmp_path, script=SCRIPT, GRACE_S="5") as server, server.connect() as late:
-        raw = post("/generate", {"prompt": "x"})
+        raw = request_bytes("POST", "/generate", {"prompt": "x"})
         late.sendall(raw[:-3])
         wait_for(lambda: server.ask("GET", "/health")[0] == 200)
         server.process.send_signal(signal.SIGTERM)
@@ -154,7 +132,7 @@ def test_a_request_that_was_begun_is_still_answered(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int) -> None:
     with running_server(tmp_path, script=SCRIPT) as server, server.connect() as connection:
-        connection.sendall(post("/generate/stream", {"prompt": "slow"}))
+        connection.sendall(request_bytes("POST", "/generate/stream", {"prompt": "slow"}))
         wait_for(lambda: open_replies(server) == 1)
         server.process.send_signal(number)
         time.sleep(0.3)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from fakehub import running_hub
+from fakehub import SLOW_MODEL, SLOW_WEIGHTS, slow_hub
 from fakes import FakeOpener, give_names
 from llm_local.config import load_config
 from llm_local.errors import Busy, HubUnavailable, InvalidRequest, ModelNotFound
@@ -14,24 +14,13 @@ from llm_local.runtime.pool import ModelPool
 from llm_local.runtime.shelf import Shelf
 from llm_local.store.snapshots import find_local
 
-REF = "org/model"
-WEIGHTS = "model.safetensors"
 LIMIT_S = 30.0
 
 
 @pytest.fixture
 def hub(monkeypatch):
     """A hub whose line is slow enough to be followed, with one model."""
-    with running_hub() as hub:
-        header = b'{"w":{"dtype":"F32","shape":[500000],"data_offsets":[0,2000000]}}'
-        files = {
-            "config.json": b'{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}',
-            "tokenizer.json": b"{}",
-            WEIGHTS: len(header).to_bytes(8, "little") + header + bytes(2_000_000),
-        }
-        hub.add(REF, files)
-        hub.bytes_per_s = 8_000_000
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    with slow_hub(monkeypatch) as hub:
         yield hub
 
 
@@ -51,13 +40,13 @@ def run(test, **settings):
     asyncio.run(go())
 
 
-async def follow(shelf, name=REF):
+async def follow(shelf, name=SLOW_MODEL):
     return [progress async for progress in shelf.pull(name)]
 
 
 def weights_asked(hub):
     """Requests for weights themselves, not for their header alone."""
-    return [one for one in hub.asked(WEIGHTS) if not one.headers.get("range", "").startswith("bytes=0-")]
+    return [one for one in hub.asked(SLOW_WEIGHTS) if not one.headers.get("range", "").startswith("bytes=0-")]
 
 
 def test_many_who_pull_one_model_follow_one_download(hub):
@@ -65,8 +54,8 @@ def test_many_who_pull_one_model_follow_one_download(hub):
         found = await asyncio.gather(*(follow(shelf) for _ in range(5)))
         assert all(one[-1].done == one[-1].total > 2_000_000 for one in found)
         assert len(weights_asked(hub)) == 1
-        assert find_local(REF) is not None
-        [known] = [one for one in await shelf.models() if one.name == REF]
+        assert find_local(SLOW_MODEL) is not None
+        [known] = [one for one in await shelf.models() if one.name == SLOW_MODEL]
         assert known.state == "complete" and known.architecture == "LlamaForCausalLM"
 
     run(test)
@@ -74,19 +63,19 @@ def test_many_who_pull_one_model_follow_one_download(hub):
 
 def test_a_download_goes_on_for_those_who_stay_and_ends_with_the_last(hub):
     async def test(shelf, pool):
-        leaves, stays = shelf.pull(REF), asyncio.create_task(follow(shelf))
+        leaves, stays = shelf.pull(SLOW_MODEL), asyncio.create_task(follow(shelf))
         await anext(leaves)
         await leaves.aclose()
-        assert (await stays)[-1].stage == "downloading" and find_local(REF) is not None
-        await shelf.delete(REF)
-        assert find_local(REF) is None
+        assert (await stays)[-1].stage == "downloading" and find_local(SLOW_MODEL) is not None
+        await shelf.delete(SLOW_MODEL)
+        assert find_local(SLOW_MODEL) is None
         hub.bytes_per_s = 500_000
-        last = shelf.pull(REF)
+        last = shelf.pull(SLOW_MODEL)
         await anext(last)
         await last.aclose()
         while shelf._pulls:
             await asyncio.sleep(0.01)
-        assert find_local(REF) is None
+        assert find_local(SLOW_MODEL) is None
 
     run(test)
 
@@ -117,13 +106,13 @@ def test_a_model_in_use_is_not_removed_and_an_idle_one_leaves_the_memory(tmp_pat
 
     async def test(shelf, pool):
         await follow(shelf)
-        lease = await pool.lease(REF)
+        lease = await pool.lease(SLOW_MODEL)
         with pytest.raises(Busy) as raised:
-            await shelf.delete(REF)
-        assert raised.value.kind == "model_in_use" and find_local(REF) is not None
+            await shelf.delete(SLOW_MODEL)
+        assert raised.value.kind == "model_in_use" and find_local(SLOW_MODEL) is not None
         lease.release()
-        await shelf.delete(REF)
-        assert find_local(REF) is None and pool.find(REF) is None
+        await shelf.delete(SLOW_MODEL)
+        assert find_local(SLOW_MODEL) is None and pool.find(SLOW_MODEL) is None
 
     run(test)
 

@@ -12,28 +12,17 @@ import pytest
 
 from api.asgi import Answer, Client
 from api.conftest import Make
-from fakehub import FakeHub, running_hub
+from fakehub import SLOW_MODEL, SLOW_WEIGHTS, FakeHub, slow_hub
 from fakes import FakeOpener
 from llm_local.config import load_config
 from llm_local.service import Service
 
-REF = "org/model"
-WEIGHTS = "model.safetensors"
 LIMIT_S = 30.0
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    with running_hub() as hub:
-        header = b'{"w":{"dtype":"F32","shape":[500000],"data_offsets":[0,2000000]}}'
-        files = {
-            "config.json": b'{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}',
-            "tokenizer.json": b"{}",
-            WEIGHTS: len(header).to_bytes(8, "little") + header + bytes(2_000_000),
-        }
-        hub.add(REF, files)
-        hub.bytes_per_s = 8_000_000
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    with slow_hub(monkeypatch) as hub:
         yield hub
 
 
@@ -85,9 +74,9 @@ def test_who_leaves_ends_the_download(client: Client, hub: FakeHub) -> None:
     service = client.app.state.service  # type: ignore[attr-defined]
 
     async def leave() -> None:
-        call = asyncio.ensure_future(client.call("POST", "/api/pull", {"model": REF}))
+        call = asyncio.ensure_future(client.call("POST", "/api/pull", {"model": SLOW_MODEL}))
         async with asyncio.timeout(LIMIT_S):
-            while not hub.asked(WEIGHTS):
+            while not hub.asked(SLOW_WEIGHTS):
                 await asyncio.sleep(0.01)
             client.gone.set()
             await call
@@ -95,4 +84,4 @@ def test_who_leaves_ends_the_download(client: Client, hub: FakeHub) -> None:
                 await asyncio.sleep(0.01)
 
     client.run(leave())
-    assert all(one.state != "complete" for one in client.run(service.models()) if one.name == REF)
+    assert all(one.state != "complete" for one in client.run(service.models()) if one.name == SLOW_MODEL)
